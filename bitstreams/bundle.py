@@ -39,6 +39,11 @@ INSTALL = """\
 set -eu
 cd "$(dirname "$0")"
 sha256sum -c --quiet SHA256SUMS
+for file in rowvit-*.bit wheels/*.whl; do
+    [ ! -e "$file" ] || grep -qF "  $file" SHA256SUMS || {
+        echo "rowvit: $file is here, but not of this bundle, and would be used;" \\
+             "remove it, or unpack the bundle into an empty folder" >&2; exit 1; }
+done
 python=/usr/local/share/pynq-venv/bin/python3    # PYNQ's own environment, from 3.0 on
 [ -x "$python" ] || python=python3
 python="${PYTHON:-$python}"
@@ -51,13 +56,16 @@ python="${PYTHON:-$python}"
 packages=$(ls wheels | sed 's/-.*//' | sort -u)
 # shellcheck disable=SC2086
 "$python" -m pip install --no-index --no-deps --find-links wheels --upgrade $packages
+# of one version there are many revisions
+"$python" -m pip install --no-index --no-deps --force-reinstall wheels/rowvit-*.whl
 "$python" -c 'import rowvit.cli, rowvit.pynq, rowvit.targets.driver, rowvit.serve.server' || {
     echo "rowvit: installed, but it does not import in $python; send this output along with a question" >&2
     exit 1; }
-echo "installed; next, in this folder:"
-echo "  rowvit diagnose                                    # from the files to a network with known logits"
+echo "installed; next:"
+echo "  cd $PWD    # where the overlay is"
+echo "  rowvit diagnose    # from the files to a network with known logits"
 echo "  rowvit run sign-digits photo.jpg --target board"
-echo "  rowvit serve sign-digits --target board            # the live page"
+echo "  rowvit serve sign-digits --target board --host 0.0.0.0    # the live page, also for your PC"
 """
 
 
@@ -180,7 +188,8 @@ def main(
         Console(stderr=True).print(f"rowvit: {error}", markup=False, highlight=False, soft_wrap=True)
         raise typer.Exit(2) from error
     print(
-        f"{made}: copy it to the board, and there, as root: tar xf {made.name} && sh {made.stem}/install.sh"
+        f"{made}: copy it to the board, and there, as root:"
+        f" rm -rf {made.stem} && tar xf {made.name} && cd {made.stem} && sh install.sh"
     )
 
 

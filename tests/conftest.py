@@ -12,10 +12,15 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, Phase, settings
 
+import rowvit
 from rowvit.sim.verilate import RTL
 
 # a test compiles what it runs, with the compiler as it is; the cache has tests of its own
 os.environ["ROWVIT_CACHE_PROGRAMS"] = "0"
+# processes that tests start take the same copy of the package
+os.environ["PYTHONPATH"] = os.pathsep.join(
+    [str(Path(rowvit.__file__).parents[1]), *filter(None, [os.environ.get("PYTHONPATH")])]
+)
 # what a shell or a board's image sets, on which no result may depend
 for name in ("BOARD", "ROWVIT_BOARDS", "ROWVIT_TOKEN", "CXX", "COLUMNS", "LINES", "FORCE_COLOR", "NO_COLOR"):
     os.environ.pop(name, None)

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rowvit.errors import RowvitError
-from rowvit.processors import control_groups, processors
+from rowvit.processors import GROUPS, control_groups, processors
 
 #: gets the position of an image that cannot be used, from 0, and why
 Refused = Callable[[int, RowvitError], object]
@@ -48,6 +48,14 @@ def memory() -> tuple[int, int]:
                 most, taken = (int((group / f"memory.{name}").read_text()) for name in ("max", "current"))
                 kept = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
                 total, free = min(total, most), min(free, most - taken + int(kept.get("inactive_file", 0)))
+        with suppress(OSError, ValueError):  # version 1, where no limit is a number beyond all memory
+            group = GROUPS / "memory"
+            most, taken = (
+                int((group / f"memory.{name}_in_bytes").read_text()) for name in ("limit", "usage")
+            )
+            kept = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+            free = min(free, most - taken + int(kept.get("total_inactive_file", 0)))
+            total = min(total, most)
         return total, max(free, 0)
     return 16 * MOST_BYTES, 16 * MOST_BYTES
 

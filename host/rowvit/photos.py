@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import stat
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -34,6 +35,7 @@ from rowvit.images import decode, is_picture
 SPLITS = ("train", "test")
 #: names of the folders of a split, of which the first that is there counts, in capitals, too
 TRAINING, TESTS = ("train",), ("val", "test", "validation", "valid")
+CIFAR = "cifar-10-batches-py"
 File = Path | bytes | np.ndarray
 
 
@@ -44,24 +46,28 @@ class Photos:
     files: Sequence[File]  #: files, contents of files, or pixels uint8 [H, W, 3]
     labels: np.ndarray  #: int64 [n]
     classes: tuple[str, ...]
-    name: str  #: the set, as in model cards and tables: "cifar-10 test, all 10000"
+    source: str  #: the set and its split: "cifar-10 test"
     root: Path | None = None  #: whose folders are the classes, if such a folder has them
+    extent: str = ""  #: which of them: "all 10000"
+    scope: str = ""  #: of a network's classes, those that there are: "9 of 10 classes"
 
     def __len__(self) -> int:
         return len(self.labels)
 
+    @property
+    def name(self) -> str:
+        """As in model cards and tables: "cifar-10 test, all 10000"."""
+        return ", ".join(filter(None, (self.source, self.extent, self.scope)))
+
     def subset(self, count: int, seed: int = 0, skip: int = 0) -> Photos:
-        """At most ``count`` photos, drawn at random with a fixed seed; the name says so.
+        """At most ``count`` photos, drawn at random with a fixed seed; the extent says so.
 
         With ``skip``, the photos drawn after the first ``skip``: none of those in a subset of that size.
         """
         if count >= len(self) and not skip:
             return self
         chosen = np.sort(np.random.default_rng(seed).permutation(len(self))[skip : skip + count])
-        whole, *more = self.name.split(", ")
-        drawn = f"{len(chosen)} of {len(self)} drawn with seed {seed}"
-        name = ", ".join([whole, drawn, *(part for part in more if part.endswith(" classes"))])
-        return replace(self.only(chosen), name=name)
+        return replace(self.only(chosen), extent=f"{len(chosen)} of {len(self)} drawn with seed {seed}")
 
     def only(self, chosen: Sequence[int] | np.ndarray) -> Photos:
         """Some of the photos, by their numbers, under the same name."""
@@ -121,8 +127,8 @@ def open_data(path: Path, split: str, labels: bool = True) -> Photos:
         raise RowvitError(f"{path}: no such data", "pass a folder of classes, CIFAR-10 or an .npz archive")
     if path.suffix == ".npz":
         photos = _archive(path, split)
-    elif path.name == "cifar-10-batches-py" or (path / "cifar-10-batches-py").is_dir():
-        photos = _cifar(path if path.name == "cifar-10-batches-py" else path / "cifar-10-batches-py", split)
+    elif (called := folder_name(path)) == CIFAR or (path / CIFAR).is_dir():
+        photos = _cifar(path if called == CIFAR else path / CIFAR, split)
     elif (
         not labels
         and split == "train"
@@ -131,15 +137,15 @@ def open_data(path: Path, split: str, labels: bool = True) -> Photos:
         and _photos_in(path)
     ):
         files = _photos_in(path)
-        name = f"{path.name}, all {len(files)}, without labels"
-        photos = Photos(files, np.full(len(files), -1, np.int64), (), name)
+        none = np.full(len(files), -1, np.int64)
+        photos = Photos(files, none, (), called, extent=f"all {len(files)}, without labels")
     elif path.is_dir():
         photos = _folder(path, split)
     else:
         raise RowvitError(f"{path}: not a folder or .npz archive of labelled photos")
     if not len(photos):
         raise RowvitError(f"{path}: the split '{split}' holds no photos")
-    return replace(photos, name=readable(photos.name))
+    return replace(photos, source=readable(photos.source), extent=photos.extent or f"all {len(photos)}")
 
 
 def _archive(path: Path, split: str) -> Photos:
@@ -184,7 +190,7 @@ def _archive(path: Path, split: str) -> Photos:
         )
     chosen = np.flatnonzero((test != 0) == (split == "test"))
     files = [jpeg[ends[i] : ends[i + 1]].tobytes() for i in chosen]
-    return Photos(files, labels[chosen], tuple(names), f"{name} {split}, all {len(chosen)}")
+    return Photos(files, labels[chosen], tuple(names), f"{name} {split}")
 
 
 def _cifar(path: Path, split: str) -> Photos:
@@ -203,7 +209,7 @@ def _cifar(path: Path, split: str) -> Photos:
             raise ValueError(f"labels from {labels.min()} to {labels.max()} for {len(classes)} classes")
     except Exception as error:  # a damaged pickle may raise anything
         raise RowvitError(f"{path}: not CIFAR-10's python version ({error})") from error
-    return Photos(list(pixels), labels, classes, f"cifar-10 {split}, all {len(labels)}")
+    return Photos(list(pixels), labels, classes, f"cifar-10 {split}")
 
 
 class _Unpickler(pickle.Unpickler):
@@ -223,10 +229,10 @@ def _folder(path: Path, split: str) -> Photos:
         if split == "train" or other:
             raise RowvitError(f"{path}: has no folder {' or '.join(names)} with a folder for every class")
         root = path
-    photos = in_class_folders(root, f"{path.name} {split}")
+    photos = in_class_folders(root, f"{folder_name(path)} {split}")
     if not photos.classes:
         raise RowvitError(f"{root}: has no folders of classes", "put the photos of each class into a folder")
-    return replace(photos, name=f"{photos.name}, all {len(photos)}")
+    return photos
 
 
 def _split_in(path: Path, names: Sequence[str]) -> Path | None:
@@ -239,7 +245,7 @@ def _split_in(path: Path, names: Sequence[str]) -> Path | None:
     return next((folder for folder in there if inside(folder, recursive=False)[1]), None)
 
 
-def in_class_folders(root: Path, name: str) -> Photos:
+def in_class_folders(root: Path, source: str) -> Photos:
     """The pictures below the folders in ``root``, each of which is a class; there may be none.
 
     Hidden folders and files are left out, as a file manager does not show them either, and what macOS and
@@ -258,19 +264,36 @@ def in_class_folders(root: Path, name: str) -> Photos:
         found = [file for folder in folders[of] for file in inside(root / folder)[0] if is_picture(file)]
         files += found
         labels += [label] * len(found)
-    return Photos(files, np.array(labels, np.int64), classes, readable(name), root)
+    return Photos(files, np.array(labels, np.int64), classes, readable(source), root)
 
 
 def inside(path: Path, recursive: bool = True) -> tuple[list[Path], list[str]]:
     """Files of a directory, and names of the directories in it that are left out; none that is hidden.
 
     Links are followed, but not to where they are in, and a directory counts once however many lead to it.
+
+    Raises
+    ------
+    RowvitError
+        A directory that counts cannot be read.
     """
+    try:
+        return _walk(path, recursive)
+    except OSError as error:
+        raise RowvitError(
+            f"{error.filename}: cannot be read ({error.strerror})", "allow it, or move it elsewhere"
+        ) from error
+
+
+def _walk(path: Path, recursive: bool) -> tuple[list[Path], list[str]]:
+    def fail(error: OSError) -> None:  # or what is in there would be left out without a word
+        raise error
+
     above = os.path.join(os.path.realpath(path), "")
     files: list[Path] = []
     left_out: list[str] = []
     seen: set[tuple[int, int]] = set()
-    for folder, folders, names in os.walk(path, followlinks=True):
+    for folder, folders, names in os.walk(path, onerror=fail, followlinks=True):
         itself = os.stat(folder)
         if (itself.st_dev, itself.st_ino) in seen:
             folders.clear()
@@ -286,12 +309,27 @@ def inside(path: Path, recursive: bool = True) -> tuple[list[Path], list[str]]:
         if not recursive:
             left_out = list(folders)
             folders.clear()
-    return sorted(file for file in files if file.is_file()), left_out
+    return sorted(filter(_is_file, files)), left_out
+
+
+def _is_file(path: Path) -> bool:
+    """As of pathlib, whose answer to a directory that may not be entered depends on Python's version."""
+    try:
+        return stat.S_ISREG(os.stat(path).st_mode)
+    except PermissionError:
+        raise
+    except OSError:  # a link that leads nowhere
+        return False
 
 
 def _hidden(name: str) -> bool:
-    """Of a file or folder that no user put there: of thumbnails, or of what macOS and a NAS keep of files."""
-    return name.startswith(".") or name in ("__MACOSX", "@eaDir")
+    """Of what no user put there: of thumbnails, or of what macOS, a NAS or a file system keep of files."""
+    return name.startswith(".") or name in ("__MACOSX", "@eaDir", "lost+found")
+
+
+def folder_name(path: Path) -> str:
+    """The last part of a path, also of ``.``."""
+    return readable(os.path.basename(os.path.abspath(path)))
 
 
 def one_way(name: str) -> str:

@@ -97,8 +97,14 @@ module rowvit_drain #(
   // 2 * GROUPS that its end leaves behind go in the gaps of the next tile, before that one ends: for at most
   // MAX_GROUPS groups of 64 lanes, or 4 of fewer.
   generate
-    if (GROUPS > (LANES == 64 ? MAX_GROUPS : 4)) begin : g_bad_groups
+    if (LANES < 16 || LANES > 64 || (1 << LW) != LANES) begin : g_bad_lanes
+      illegal_parameter_drain_lanes_must_be_16_32_or_64 u_bad ();
+    end
+    if (GROUPS > MAX_GROUPS) begin : g_bad_groups
       illegal_parameter_drain_groups_must_be_at_most_6 u_bad ();
+    end
+    if (LANES < 64 && GROUPS > 4) begin : g_bad_narrow
+      illegal_parameter_drain_groups_of_fewer_than_64_lanes_must_be_at_most_4 u_bad ();
     end
     if (ROTARY_TOKENS != 0 && (ROTARY_TOKENS < 2 * ROWS || ROTARY_TOKENS > 4096
         || (1 << $clog2(ROTARY_TOKENS)) != ROTARY_TOKENS)) begin : g_bad_rotary

@@ -127,7 +127,7 @@ module rowvit_axil_regs #(
           if (settings && waddr == REG_BASE_HI) base_hi_q[8*i+:8] <= wdata[8*i+:8];
           if (settings && waddr == REG_PROGRAM) program_q[8*i+:8] <= wdata[8*i+:8];
           if (settings && waddr == REG_LENGTH) length_q[8*i+:8] <= wdata[8*i+:8];
-          if (waddr == REG_WATCHDOG) watchdog_q[8*i+:8] <= wdata[8*i+:8];
+          if (settings && waddr == REG_WATCHDOG) watchdog_q[8*i+:8] <= wdata[8*i+:8];
         end
       end
       for (i = 0; i < 2; i = i + 1)

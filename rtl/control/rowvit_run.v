@@ -54,7 +54,9 @@ module rowvit_run (
                   : load_error_i ? load_code_i
                   : reader_error_i ? ERROR_AXI_READ[7:0]
                   : recv_error_i ? recv_code_i : ERROR_WATCHDOG[7:0];
-    error_info_q <= dispatch_error_i ? dispatch_info_i : load_error_i ? load_info_i
+    error_info_q <= dispatch_error_i ? dispatch_info_i
+                  : load_error_i ? load_info_i
+                  : reader_error_i ? 24'd0
                   : recv_error_i ? recv_info_i : 24'd0;
     if (clear_i || reset_i) error_q <= 1'b0;
   end

@@ -12,7 +12,7 @@ module rowvit_load_engine #(
     parameter ROWS = 2,
     // Lane groups.
     parameter GROUPS = 3,
-    // Lanes of a group: 16, 32, 64 or 128.
+    // Lanes of a group: 16, 32 or 64.
     parameter LANES = 64,
     // Bits of a word of the memory port: 64 or 128.
     parameter PORT_BITS = 64
@@ -86,8 +86,8 @@ module rowvit_load_engine #(
   localparam JOB_W = 139 + GW;  // all of a job
 
   generate
-    if (LANES < 16 || LANES > 128 || (1 << LW) != LANES) begin : g_bad_lanes
-      illegal_parameter_load_engine_lanes_must_be_16_32_64_or_128 u_bad();
+    if (LANES < 16 || LANES > 64 || (1 << LW) != LANES) begin : g_bad_lanes
+      illegal_parameter_load_engine_lanes_must_be_16_32_or_64 u_bad();
     end
   endgenerate
 

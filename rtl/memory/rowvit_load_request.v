@@ -10,7 +10,7 @@ module rowvit_load_request #(
     parameter ROWS = 2,
     // Lane groups.
     parameter GROUPS = 3,
-    // Lanes of a group: 16, 32, 64 or 128.
+    // Lanes of a group: 16, 32 or 64.
     parameter LANES = 64
 ) (
     input  wire                        clk_i,

@@ -11,7 +11,7 @@ module rowvit_load_write #(
     parameter ROWS = 2,
     // Lane groups.
     parameter GROUPS = 3,
-    // Lanes of a group: 16, 32, 64 or 128.
+    // Lanes of a group: 16, 32 or 64.
     parameter LANES = 64,
     // Bits of a word of the memory port: 64 or 128.
     parameter PORT_BITS = 64

@@ -127,6 +127,36 @@ def test_installs_without_a_network(tmp_path, monkeypatch, name, python):
     assert done.returncode != 0 and "photo.jpg" in done.stdout + done.stderr
 
 
+def test_a_second_bundle_takes_the_place_of_the_first(tmp_path):
+    """Its rowvit is installed though it has the version that is there; nothing of another stays."""
+    (tmp_path / "wheels").mkdir()
+    script, wheel = tmp_path / "install.sh", tmp_path / "wheels" / "rowvit-0.1.0-py3-none-any.whl"
+    script.write_text(bundle.INSTALL.replace("@PYTHONS@", THIS))
+    for file in (wheel, tmp_path / "rowvit-pynq-z2.bit"):
+        file.write_bytes(b"of this bundle")
+    files = sorted(path for path in tmp_path.rglob("*") if path.is_file())
+    sums = [f"{bundle.provenance.sha256(path)}  {path.relative_to(tmp_path)}\n" for path in files]
+    (tmp_path / "SHA256SUMS").write_text("".join(sums))
+    python = tmp_path / "python"
+    python.write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/calls\n')
+    python.chmod(0o755)
+
+    def install() -> subprocess.CompletedProcess:
+        environment = os.environ | {"PYTHON": str(python)}
+        return subprocess.run(["sh", script], capture_output=True, text=True, timeout=HANG, env=environment)
+
+    done = install()
+    assert done.returncode == 0 and f"  cd {tmp_path} " in done.stdout, done.stderr
+    calls = (tmp_path / "calls").read_text()
+    assert f"-m pip install --no-index --no-deps --force-reinstall {wheel.relative_to(tmp_path)}\n" in calls
+    for name in ("rowvit-pynq-z2-lite.bit", "wheels/rowvit-0.0.9-py3-none-any.whl"):
+        (tmp_path / name).touch()
+        done = install()
+        assert done.returncode == 1 and f"rowvit: {name} is here, but not of this bundle" in done.stderr
+        (tmp_path / name).unlink()
+    assert install().returncode == 0
+
+
 def test_a_folder_for_another_python_says_so(tmp_path):
     script = tmp_path / "install.sh"
     script.write_text(bundle.INSTALL.replace("@PYTHONS@", "2.7"))

@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 import time
+from dataclasses import fields
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -153,6 +155,24 @@ def test_missing_cut_and_slow_downloads(remote, tmp_path):
     assert not list((tmp_path / "here").iterdir())
 
 
+@pytest.mark.parametrize(
+    "answer", [b"no HTTP at all\r\n\r\n", b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nff\r\ncut"]
+)
+def test_servers_that_speak_no_http(remote, tmp_path, answer):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def answers() -> None:
+            with server.accept()[0] as asked:
+                asked.recv(4096)
+                asked.sendall(answer)
+
+        threading.Thread(target=answers, daemon=True).start()
+        remote.write(url=f'"http://127.0.0.1:{server.getsockname()[1]}/{NAME}.bit"')
+        (entry,) = prebuilt.manifest(remote.manifest)
+        with pytest.raises(RowvitError, match=r"\.bit cannot be fetched: .*; try again"):
+            prebuilt.fetch(entry, tmp_path / "here")
+
+
 def test_an_older_overlay_stays_if_the_new_one_fails(remote, tmp_path):
     (entry,) = prebuilt.manifest(remote.manifest)
     prebuilt.fetch(entry, tmp_path / "here")
@@ -209,6 +229,12 @@ def test_wrong_manifests(tmp_path, text, message):
         (lambda at: (at / f"{NAME}.json").unlink(), "json cannot be read"),
         (lambda at: (at / f"{NAME}.json").write_text("{"), "json is not JSON"),
         (lambda at: (at / f"{NAME}.json").write_text("{}"), "is not the provenance of an overlay"),
+        (lambda at: (at / f"{NAME}.json").write_text("[" * 200_000), "json is not JSON .*nested too deeply"),
+        (lambda at: overlay(at, files=None), r"is not the provenance .*data\.files must be object"),
+        (
+            lambda at: overlay(at, revision=7),
+            r"is not the provenance .*revision must be string or null",
+        ),
         (lambda at: overlay(at, files={}), "json does not name rowvit-tiny.bit"),
         (lambda at: overlay(at, structure={"rows": 1}), "other fields than this version's"),
         (
@@ -222,6 +248,10 @@ def test_verify(tmp_path, change, message):
     change(tmp_path / "built")
     with pytest.raises(RowvitError, match=message):
         provenance.verify(tmp_path / "built" / f"{NAME}.bit")
+
+
+def test_the_schema_knows_every_field():
+    assert {field.name for field in fields(provenance.Provenance)} == set(provenance._PROPERTIES)
 
 
 def test_verify_needs_overlays(tmp_path):

@@ -107,7 +107,7 @@ module axil_regs_proof (
   wire written = write && at == address;
   always @(posedge clk_i) begin
     // what runs is kept
-    if (written && (which > 4 || (!busy && !start))) model <= (model & ~strobes) | (data & strobes);
+    if (written && (which > 5 || (!busy && !start))) model <= (model & ~strobes) | (data & strobes);
     if (arvalid && arready) begin
       answer <= model;
       about <= {araddr[11:2], 2'b00} == address;

@@ -424,6 +424,24 @@ def test_limits_of_containers(monkeypatch, tmp_path):
     counting._quota.cache_clear()
 
 
+def test_memory_of_a_control_group_of_version_1(tmp_path, monkeypatch):
+    """Without a limit it is a number beyond all memory."""
+    (tmp_path / "memory").mkdir()
+    monkeypatch.setattr(decoding, "control_groups", list)
+    monkeypatch.setattr(decoding, "GROUPS", tmp_path)
+    machine = decoding.memory()[0]
+    limit, usage, kept = (
+        tmp_path / "memory" / f"memory.{name}" for name in ("limit_in_bytes", "usage_in_bytes", "stat")
+    )
+    limit.write_text("400000000\n")
+    usage.write_text("300000000\n")
+    kept.write_text("inactive_file 7\ntotal_inactive_file 5000000\n")
+    total, free = decoding.memory()
+    assert total == 400_000_000 and free <= 105_000_000
+    limit.write_text("9223372036854771712\n")
+    assert decoding.memory()[0] == machine
+
+
 def test_large_ones_wait_for_each_other(board):
     """In the order in which they ask, so that small ones do not keep a large one waiting for ever."""
     order: list[str] = []

@@ -107,6 +107,25 @@ def test_power_is_as_asked_for(rowvit_command, small, monkeypatch):
     assert "asked for 11, 3" in rowvit_command(*command, code=2).stderr
 
 
+def test_power_with_the_log_of_a_meter(rowvit_command, small, power_file, tmp_path, monkeypatch):
+    """It is what power and, later, power-log say."""
+    document = json.loads(power_file.read_text())
+    asked, joined = [], meter.join
+    monkeypatch.setattr(protocol, "document", lambda *_: document)
+
+    def join(found, log, *options):
+        asked.append(log)
+        joined(found, log, *options)
+
+    monkeypatch.setattr(meter, "join", join)
+    command = ("power", small["package"], "-t", "sim", "-c", "tiny", "--instrument", "csv")
+    measures = ("--measures", document["instrument"]["measures"], "--json", tmp_path / "one.json")
+    rowvit_command(*command, *measures, "--log", power_file.with_name("meter.csv"))
+    rowvit_command("power-log", power_file, power_file.with_name("meter.csv"), "-o", tmp_path / "two.json")
+    one, two = (json.loads((tmp_path / name).read_text()) for name in ("one.json", "two.json"))
+    assert one["power"] == two["power"] and asked == [power_file.with_name("meter.csv")] * 2
+
+
 def test_power_log_is_as_asked_for(rowvit_command, power_file, monkeypatch):
     asked = []
     monkeypatch.setattr(meter, "join", lambda document, log, *options: asked.append(options))

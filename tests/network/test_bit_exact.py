@@ -112,10 +112,12 @@ def test_patches_in_chunks():
     assert_equal(package, "tiny", random_images(package, 2, 5), batch=2, stalls=3)
 
 
-def test_sixteen_heads():
-    """More than the token scores can add up; a network that drops no tokens has none."""
-    shape = dict(dim=256, depth=2, heads=16, image_size=8, patch_size=4, hidden=64, classes=5)
-    package = random_package(np.random.default_rng(1), **shape)
+@pytest.mark.parametrize("heads, keep", [(16, [3]), (32, [])])
+def test_many_heads(heads, keep):
+    """As many as the token scores can add up, and more in a network that drops no tokens and has none."""
+    drops = [{"layer": 0, "keep": count, "threshold": 0} for count in keep]
+    shape = dict(dim=256, depth=2, heads=heads, image_size=8, patch_size=4, hidden=64, classes=5)
+    package = random_package(np.random.default_rng(1), **shape, pruning=drops)
     assert_equal(package, "tiny", random_images(package, 2, 1), batch=2)
 
 

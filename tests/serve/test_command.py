@@ -3,15 +3,19 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import socket
+from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
+import rowvit
 from rowvit.cli import app
 from rowvit.cli import serve as commands
-from rowvit.serve import server
+from rowvit.serve import certificate, server, service
+from rowvit.sim.device import MemoryModel
 
 
 @pytest.fixture
@@ -22,6 +26,7 @@ def serve(monkeypatch):
 
     def run(service, listener, ready, certificate):
         started.append((service, listener.getsockname()))
+        command.certificate = certificate
         ready()
 
     monkeypatch.setattr(server, "run", run)
@@ -88,6 +93,67 @@ def test_limits(serve, files):
     _, (service, _) = serve(files["small"], "--queue", 7, "--max-body", 3, "--deadline", 9)
     limits = service.limits
     assert (limits.queue, limits.body, limits.deadline) == (7, 3 << 20, 9.0)
+
+
+@pytest.mark.parametrize(
+    ("words", "opened"),
+    [
+        ([], (("golden", "pynq-z2"), {})),
+        (["-t", "golden", "-c", "tiny"], (("golden", "tiny"), {})),
+        (
+            ["-t", "sim", "--latency", 50, "--rate", 60, "--check-every", 9, "--frontend", "hls"],
+            (
+                ("sim", "pynq-z2"),
+                dict(memory=MemoryModel(50, 60, False), check_every=9, frontend="hls", timeout=300.0),
+            ),
+        ),
+        (
+            ["-t", "sim", "--deadline", 9],
+            (("sim", "pynq-z2"), dict(memory=MemoryModel(), timeout=9.0)),
+        ),
+        (
+            ["-t", "board", "-c", "kv260", "--bitstream", "x.bit", "--check-every", 7, "--frontend", "host"],
+            (("board", "kv260"), dict(bitstream=Path("x.bit"), check_every=7, frontend="host")),
+        ),
+    ],
+)
+def test_what_it_opens(serve, files, monkeypatch, words, opened):
+    seen = []
+    monkeypatch.setattr(rowvit, "open", lambda *names, **options: seen.append((names, options)))
+    serve(files["small"], *words)[1][0].engine._open()
+    assert seen == [opened]
+
+
+def test_a_certificate_and_its_key(serve, files, tmp_path):
+    """In one file, or two."""
+    certificate.make(tmp_path / "both.pem", ())
+    blocks = re.findall(
+        r"-----BEGIN.*?-----END [A-Z ]+-----\n", (tmp_path / "both.pem").read_text(), re.DOTALL
+    )
+    for name, kind in (("key.pem", "KEY"), ("cert.pem", "CERT")):
+        (tmp_path / name).write_text("".join(block for block in blocks if kind in block.splitlines()[0]))
+    for options, pair in (
+        (["--cert", "both.pem"], ["both.pem", "both.pem"]),
+        (["--cert", "cert.pem", "--key", "key.pem"], ["cert.pem", "key.pem"]),
+    ):
+        words = [one if one.startswith("-") else tmp_path / one for one in options]
+        said, _ = serve(files["small"], *words)
+        assert [*serve.certificate] == [tmp_path / one for one in pair] and "https://localhost:" in said
+    serve(files["small"])
+    assert serve.certificate is None
+
+
+def test_the_sensor_that_is_asked_for(serve, files, monkeypatch):
+    seen = []
+    whole = service.Service.__init__
+    monkeypatch.setattr(
+        service.Service,
+        "__init__",
+        lambda *given, **own: seen.append(own["instrument"]) or whole(*given, **own),
+    )
+    serve(files["small"], "--instrument", "none")
+    serve(files["small"])
+    assert seen == ["none", ""]
 
 
 def test_examples_that_are_no_pictures(serve, files, tmp_path, caplog):

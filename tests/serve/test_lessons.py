@@ -32,6 +32,7 @@ from rowvit.images import for_network
 from rowvit.measure.accuracy.evaluation import wilson
 from rowvit.quant.synthetic import random_package
 from rowvit.serve import lessons, service
+from rowvit.serve.gate import _Bodies
 from rowvit.serve.lessons import LessonLimits
 from rowvit.serve.networks import Network, read_networks
 from rowvit.serve.refusal import Refusal
@@ -128,11 +129,12 @@ def class_folders(path: Path, count: int, seed: int = 0) -> Path:
 # -- what is taught -----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("classes", [5, 0])
-def test_a_lesson_makes_what_the_command_makes(tmp_path, classes):
+@pytest.mark.parametrize(("classes", "units"), [(5, (7, 8)), (0, (7, 8)), (0, (8, 7))])
+def test_a_lesson_makes_what_the_command_makes(tmp_path, monkeypatch, classes, units):
     """The same head and the same findings as `rowvit teach` of the same photos, each seen once; the answers
     are those of `rowvit run` on the downloaded package.
     """
+    monkeypatch.setattr("rowvit.teach.backbone._COARSER", units)  # the first is taken, until photos say more
     base = package(classes=classes)
     base.save(tmp_path / "base.safetensors")
     command = [
@@ -148,6 +150,8 @@ def test_a_lesson_makes_what_the_command_makes(tmp_path, classes):
     result = CliRunner().invoke(app, [*command, "--json", str(tmp_path / "found.json")])
     assert result.exit_code == 0, result.output
     expected = ModelPackage.load(tmp_path / "command.safetensors")
+    unit = lessons.Backbone.of(base).unit
+    assert (expected.meta["scales"]["norm"] != pytest.approx(unit)) == (units == (8, 7))
     with golden(base) as served:
         pupil = Pupil(served)
         pupil.show_all(15)
@@ -638,6 +642,49 @@ def test_idle_lessons_are_gone():
         assert not served.service.lessons._lessons
 
 
+def test_idle_lessons_go_though_nobody_asks(monkeypatch):
+    """What they have seen does not wait in memory for the next visitor."""
+    monkeypatch.setattr(service, "_SWEEP", 0.01)
+    now = [0.0]
+    limits = Limits(deadline=HANG, lessons=LessonLimits(idle=100.0))
+    with golden(limits=limits, clock=lambda: now[0]) as served:
+        Pupil(served).show_all(9)
+        assert served.service.lessons._lessons
+        now[0] = 100.0
+        until(lambda: not served.service.lessons._lessons)
+
+
+def test_what_was_learned_takes_room():
+    """As what was shown does, also of a package; there, more classes than a lesson may have are refused."""
+    each = 32 + lessons._OVERHEAD
+    with golden() as served:
+        pupil = Pupil(served)
+        pupil.show_all(9)
+        lesson = served.service.lessons._lessons[pupil.lesson]
+        assert lesson.size == 9 * each
+        pupil.learn()
+        assert lesson.size == 9 * each + 9 * 32
+        whole = pupil.ask("GET", "/package").body
+    for own, status, says in (
+        (LessonLimits(size=9 * each - 1), 503, "the lessons here take all of their"),
+        (LessonLimits(classes=2), 413, "the package has 3 classes, and a lesson takes 2"),
+        (LessonLimits(size=9 * each, classes=3), 201, None),
+    ):
+        with golden(limits=Limits(deadline=HANG, lessons=own)) as small:
+            reply = small.ask("POST", "/models/small/lessons", whole)
+            assert reply.status == status and (says is None or says in reply.error), reply
+
+
+def test_few_photos_of_a_finding_are_listed(taught, monkeypatch):
+    monkeypatch.setattr(lessons, "_LISTED", 2)
+    pupil = Pupil(taught)
+    pupil.show_all(30)
+    for seed in range(4):
+        pupil.show("red", sets.picture(np.random.default_rng(seed), sets.COLOURS["blue"]))
+    found = pupil.learn()["learned"]
+    assert found["confused"]["count"] == 4 and len(found["confused"]["photos"]) == 2
+
+
 def test_a_lesson_that_is_forgotten_while_it_is_shown_a_photo(puppet):
     with serving(networks(), "sim", lambda: puppet) as served:
         pupil, replies = Pupil(served), []
@@ -902,12 +949,47 @@ def test_what_is_removed_is_not_in_the_package(taught, tmp_path):
     assert "photos" not in pupil.download(tmp_path / "y.safetensors").meta["taught"]
 
 
+def test_who_is_left_keeps_its_recording(taught, tmp_path):
+    pupil = Pupil(taught)
+    for number, (pixels, label) in enumerate(zip(*sets.labelled(18, 0), strict=True)):
+        query = f"?class={NAMES[label]}&recording=film-{label}-{number // 6}"
+        assert pupil.ask("POST", f"/photos{query}", sets.png(pixels)).status == 201
+    pupil.learn()
+    shown = pupil.download(tmp_path / "all.safetensors").tensors["taught.recordings"]
+    for number in (0, 7):
+        assert pupil.ask("DELETE", f"/photos/{number}").status == 200
+    found = pupil.download(tmp_path / "mine.safetensors").tensors["taught.recordings"]
+    left = np.delete(shown, [0, 7])
+    assert len(found) == 16 and len({*shown.tolist()}) == 9
+    assert ((found[:, None] == found) == (left[:, None] == left)).all()
+
+
+def test_a_package_on_its_way_counts(taught, monkeypatch):
+    """Twice while it is encoded, and then as what is sent."""
+    seen, add = [], _Bodies.add
+
+    def noted(bodies, own, more, room):
+        seen.append(own.size + more)
+        return add(bodies, own, more, room)
+
+    monkeypatch.setattr(_Bodies, "add", noted)
+    pupil = Pupil(taught)
+    pupil.show_all(9)
+    pupil.learn()
+    reply = pupil.ask("GET", "/package")
+    tensors = ModelPackage.decode(reply.body).tensors.values()
+    assert seen[-2:] == [2 * sum(one.nbytes for one in tensors), len(reply.body)]
+
+
 def test_few_networks_stay_compiled(monkeypatch):
     """Of lessons, the ones that were used last; the others are compiled again when they are asked for."""
     made = []
     real = Network.taught
+    hold = threading.Event()
+    hold.set()
 
     def counted(network, *arguments):
+        assert hold.wait(HANG)
         made.append(real(network, *arguments))
         return made[-1]
 
@@ -939,6 +1021,15 @@ def test_few_networks_stay_compiled(monkeypatch):
         assert compiled() == [True, False, True] and len(made) == 4
         pupils[1].answer(square)
         assert compiled() == [True, True, False] and len(made) == 5
+        asking = [threading.Thread(target=pupils[2].answer, args=(square,)) for _ in range(4)]
+        hold.clear()
+        for thread in asking:
+            thread.start()
+        until(lambda: served.service.open_requests == 4)
+        hold.set()
+        for thread in asking:
+            thread.join(HANG)
+        assert len(made) == 6, "once, however many ask"
         engine = served.service.engine
         del made[:]
         for pupil in pupils:

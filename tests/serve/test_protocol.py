@@ -731,5 +731,7 @@ def test_the_token(networks, puppet):
         reply = served.ask("GET", f"/?token={token}")
         assert reply.status == 303 and reply.headers["location"] == "./"
         cookie, *attributes = reply.headers["set-cookie"].split("; ")
-        assert {"HttpOnly", "SameSite=strict"} <= set(attributes)
+        assert {"HttpOnly", "SameSite=strict"} <= set(attributes) and "Secure" not in attributes
+        behind = served.ask("GET", f"/?token={token}", X_Forwarded_Proto="https")  # nginx, which speaks HTTPS
+        assert "Secure" in behind.headers["set-cookie"].split("; ")
         assert served.ask("GET", "/", Cookie=cookie).status == 200

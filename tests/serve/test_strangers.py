@@ -150,6 +150,20 @@ def test_wrong_tokens_are_counted(networks, puppet):
         assert ask(TOKEN) == 200
 
 
+def test_few_addresses_are_remembered(monkeypatch):
+    """Those that were wrong last: strangers with many addresses take no memory."""
+    monkeypatch.setattr(gate, "_ADDRESSES", 2)
+    guesses = gate._Guesses(lambda: 0.0)
+    for address in ("a", "b", "c"):
+        for number in range(10):
+            guesses.note(address, str(number))
+    assert len(guesses._wrong) == 2
+    guesses.check("a")
+    for address in ("b", "c"):
+        with pytest.raises(Refusal, match="10 wrong tokens came from here"):
+            guesses.check(address)
+
+
 @pytest.mark.parametrize("held", ["header", "address"])
 def test_guesses_beside_another_wrong_token(networks, puppet, held):
     """One that is always the same hides none."""

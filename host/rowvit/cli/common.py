@@ -12,7 +12,9 @@ import re
 import shlex
 import signal
 import sys
+import tempfile
 import threading
+import traceback
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -99,9 +101,12 @@ class Command(TyperCommand):
         except OSError as error:
             if error.errno not in _FULL:
                 raise
-            sentence, cause = f"standard output cannot be written ({error.strerror})", error
-            with suppress(OSError):  # what it has not taken is not tried again at the end
-                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            what, cause = error.filename or f"a file, perhaps one in {tempfile.gettempdir()},", error
+            if _of_a_stream(error):
+                what = "standard output"
+                with suppress(OSError):  # what it has not taken is not tried again at the end
+                    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sentence = f"{what} cannot be written ({error.strerror})"
         except KeyboardInterrupt:
             # all that is left is to end, and a second Ctrl-C does that at once: no traceback of it
             signal.signal(signal.SIGINT, signal.SIG_DFL)
@@ -158,8 +163,14 @@ class Command(TyperCommand):
 
 #: parameters that name files to be written
 _WRITTEN = ("output", "json_file", "plot", "trace", "trace_json")
-#: what a stream says that takes no more; files have a sentence of their own
+#: what a stream or a disk says that takes no more; files that options name have a sentence of their own
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
+
+
+def _of_a_stream(error: OSError) -> bool:
+    """Whether it came while a line was printed: streams do not say which file they are."""
+    names = (frame.f_globals.get("__name__", "") for frame, _ in traceback.walk_tb(error.__traceback__))
+    return any(name.endswith(("rich.console", "click.utils")) for name in names)
 
 
 def _values(ctx: Any, parameter: Any) -> Sequence[Any]:

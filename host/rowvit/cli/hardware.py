@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -17,7 +16,7 @@ from rowvit.cli import options as opt
 from rowvit.cli.common import ERR, OUT, Group, app, command, print_rows, say, status
 from rowvit.errors import RowvitError
 from rowvit.hardware import config as configs
-from rowvit.hardware.block_design import overlay_name
+from rowvit.hardware.block_design import bitstream_here
 
 if TYPE_CHECKING:
     from rowvit.overlay.verify import Check
@@ -86,7 +85,7 @@ def diagnose(
         raise RowvitError("golden has nothing to diagnose", "use --target board or sim")
     configuration = configs.load(config)
     if bitstream is None and target is opt.TargetName.board:
-        bitstream = Path(f"{overlay_name(configuration, 'host')}.bit")
+        bitstream = bitstream_here(configuration)
     output = str(json_file) == "-"
     file = None if output else json_file
     document = diagnosis.describe(target.value, configuration, bitstream) if json_file else {}
@@ -105,7 +104,7 @@ def diagnose(
         diagnosis.write(file, document, checks)
         say(f"{file}: the report", ERR)
     elif output:
-        sys.stdout.write(diagnosis.text(document, checks))
+        typer.echo(diagnosis.text(document, checks), nl=False)
     _advise(checks, ERR if output else OUT)
 
 

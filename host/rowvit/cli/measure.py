@@ -5,12 +5,12 @@ from __future__ import annotations
 
 import json
 import math
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
+import typer
 from typer import Argument, Exit, Option
 
 from rowvit.cli import options as opt
@@ -469,7 +469,7 @@ def _write_result(document: dict[str, Any], path: Path | None) -> None:
     from rowvit.measure import result
 
     if str(path) == "-":
-        sys.stdout.write(json.dumps(document, indent=1) + "\n")
+        typer.echo(json.dumps(document, indent=1))
     elif path:
         result.write(path, document)
         say(f"{path}: the result; rowvit report {path}", ERR)

@@ -5,13 +5,13 @@ from __future__ import annotations
 
 import json
 import math
-import sys
 from collections.abc import Mapping
 from dataclasses import asdict
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+import typer
 from typer import Argument, Option
 
 from rowvit.cli import options as opt
@@ -181,7 +181,7 @@ def _say_what_is_next(config: ViTConfig, output: Path) -> None:
 def _names(path: Path) -> list[str]:
     try:
         text = path.read_text(encoding="utf-8-sig")
-        names = json.loads(text) if text.lstrip().startswith("[") else text.split("\n")
+        names = container.parse(text) if text.lstrip().startswith("[") else text.split("\n")
     except (OSError, ValueError) as error:
         raise RowvitError(f"{path}: cannot be read as a list of names ({error})") from error
     return [str(name).strip() for name in names if str(name).strip()]
@@ -238,7 +238,7 @@ def disasm(model: opt.ModelArgument, config: opt.ConfigOption = opt.DEFAULT_CONF
     from rowvit.compiler import disasm as text
     from rowvit.targets.target import read_program
 
-    sys.stdout.write(text(read_program(model, configs.load(config))))
+    typer.echo(text(read_program(model, configs.load(config))), nl=False)
 
 
 @command()
@@ -328,10 +328,9 @@ def _answers(meta: Mapping[str, Any]) -> str:
 
 def _float_network(model: str) -> bool:
     """Describe a float network, without PyTorch; returns whether it is one."""
-    metadata = container.read(model)[1] if Path(model).is_file() else {}
-    if floats.KEY not in metadata:
+    if floats.KEY not in container.metadata(model):
         return False
-    description = floats.description(model, metadata)
+    description = floats.description(model, container.read(model)[1])
     config, card = description["config"], description["card"]
     try:
         rows = {"float network": card["name"], **_network_rows(config, card)}
@@ -340,7 +339,7 @@ def _float_network(model: str) -> bool:
         )
         rows["accuracy"] = json.dumps(card["accuracy"]) if card["accuracy"] else "not measured"
         rows["history"] = "; ".join(card["history"])
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, ZeroDivisionError) as error:
         raise RowvitError(f"{model}: the network's description is not readable") from error
     print_rows(rows)
     return True

@@ -361,7 +361,7 @@ def _percent(share: float) -> str:
 
 def _blocks(text: str, depth: int) -> tuple[int, ...]:
     parts = text.split(",")
-    blocks = [int(part) for part in parts if part.strip().isdigit()]
+    blocks = [int(part) for part in parts if part.strip().isdecimal()]
     if len(blocks) != len(parts) or sorted(set(blocks)) != blocks or blocks[-1] >= depth:
         raise RowvitError(f"blocks '{text}' are not ascending numbers below {depth}", "write them as 3,6,9")
     return tuple(blocks)

@@ -226,12 +226,13 @@ ConfigOption = Annotated[
     ),
 ]
 FrontendOption = Annotated[
-    FrontendName,
+    FrontendName | None,
     Option(
         "--frontend",
         metavar="host|hls",
         help="Where images are cut into patches: on this computer (host), or by the HLS preprocessor"
-        " between DMA and core (hls).",
+        " between DMA and core (hls); by default as the board's bitstream has it, or else host.",
+        show_default=False,
     ),
 ]
 BitstreamOption = Annotated[
@@ -239,8 +240,8 @@ BitstreamOption = Annotated[
     Option(
         "--bitstream",
         metavar="FILE",
-        help="board: the .bit, by default rowvit-CONFIG.bit (rowvit-CONFIG-hls.bit with the HLS front end);"
-        " its .hwh must be next to it.",
+        help="board: the .bit, by default rowvit-CONFIG.bit here, or rowvit-CONFIG-hls.bit where that alone"
+        " is here; its .hwh must be next to it.",
     ),
 ]
 CheckEveryOption = Annotated[

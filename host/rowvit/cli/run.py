@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import json
-import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -18,6 +17,7 @@ from rowvit.cli import options as opt
 from rowvit.cli.common import (
     ERR,
     OUT,
+    Terminated,
     answered,
     command,
     print_host_work,
@@ -125,7 +125,7 @@ def run(
         typer.Option(metavar="FIRST:LAST", help="sim: cycles of the waveform, without the last of these."),
     ] = _TRACED,
     bitstream: opt.BitstreamOption = None,
-    frontend: opt.FrontendOption = opt.FrontendName.host,
+    frontend: opt.FrontendOption = None,
     timeout: Annotated[
         float | None,
         typer.Option(
@@ -164,7 +164,8 @@ def run(
     if check:
         read_package(model)  # a program is refused now, not after the run
     options = opt.target_options(target, bitstream, memory, latency, rate, check_every, ddr)
-    options["frontend"] = frontend.value
+    if frontend is not None:
+        options["frontend"] = frontend.value
     if target is not opt.TargetName.golden and timeout is not None:
         options["timeout"] = timeout
     if target is opt.TargetName.sim:
@@ -195,7 +196,7 @@ def run(
         except Difference as error:
             file = files[error.image]
             raise RowvitError(str(error.renumbered(error.image, str(file))), _again(session, file)) from error
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, Terminated):
             if results and str(json_file) != "-":
                 there = [file for number, file in enumerate(files) if number not in refused][: len(results)]
                 _print_results(there, results, session.meta, top)
@@ -212,7 +213,7 @@ def run(
         if json_file:
             text = json.dumps(session.record(files, results, seconds), indent=1) + "\n"
             if str(json_file) == "-":
-                sys.stdout.write(text)
+                typer.echo(text, nl=False)
             else:
                 write(json_file, text)
         if str(json_file) != "-":
@@ -286,7 +287,7 @@ def _announce_trace(session: Session, images: int, window: tuple[int, int]) -> N
 
 def _window(text: str) -> tuple[int, int]:
     first, _, last = text.partition(":")
-    if not (first.isdigit() and last.isdigit() and int(first) < int(last)):
+    if not (first.isdecimal() and last.isdecimal() and int(first) < int(last)):
         raise RowvitError(f"trace cycles '{text}' are not FIRST:LAST", "write them as 0:1000000")
     return int(first), int(last)
 

@@ -111,7 +111,7 @@ def serve(
         typer.Option(metavar="pmbus|hwmon|none", help="Power sensor that is shown; by default the board's."),
     ] = "",
     bitstream: opt.BitstreamOption = None,
-    frontend: opt.FrontendOption = opt.FrontendName.host,
+    frontend: opt.FrontendOption = None,
     check_every: opt.CheckEveryOption = None,
     memory: opt.MemoryOption = opt.MemoryName.ddr,
     latency: opt.LatencyOption = opt.LATENCY,
@@ -147,7 +147,8 @@ def serve(
     seconds = deadline or _DEADLINE[target]
     networks = read_networks(models, examples, teach)
     options: dict[str, Any] = opt.target_options(target, bitstream, memory, latency, rate, check_every)
-    options["frontend"] = frontend.value
+    if frontend is not None:
+        options["frontend"] = frontend.value
     if target is opt.TargetName.sim:
         options["timeout"] = seconds
     service = Service(

@@ -48,11 +48,14 @@ def digest(meta: Mapping[str, Any], tensors: Mapping[str, NDArray[Any]]) -> str:
     return sha.hexdigest()
 
 
-def parse(text: str | bytes) -> Any:
-    """What JSON says; `ValueError` if it is none, or has numbers or characters that its standard has not."""
+def parse(text: str | bytes, strict: bool = True) -> Any:
+    """What JSON says; `ValueError` if it is none, or, if strict, has what its standard has not: numbers that
+    are not finite, and characters that are not of UTF-8.
+    """
     try:
         found = json.loads(text)
-        json.dumps(found, ensure_ascii=False, allow_nan=False).encode()
+        if strict:
+            json.dumps(found, ensure_ascii=False, allow_nan=False).encode()
     except RecursionError as error:
         raise ValueError("JSON is nested too deeply") from error
     return found

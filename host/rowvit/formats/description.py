@@ -22,7 +22,7 @@ from rowvit.hardware.isa import MAX_IMAGES
 
 SCHEMA = Path(__file__).with_name("description.schema.json")
 MAX_K = 1024  #: scalars of a product, at most
-MAX_HEADS = 15  #: of a network that drops tokens
+MAX_HEADS = 16  #: of a network that drops tokens
 COORDINATES = 32  #: of rotary positions, at most
 RULES = ("none", "image", "tile")
 _LANES = 16  # of a group, at least

@@ -7,12 +7,12 @@ The metadata key ``rowvit-float`` holds JSON: ``format``, ``config`` (the fields
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from typing import Any
 
 from rowvit.errors import RowvitError
+from rowvit.formats.container import parse
 
 FORMAT = 1
 KEY = "rowvit-float"
@@ -23,7 +23,7 @@ def description(path: str | os.PathLike[str], metadata: Mapping[str, str]) -> di
     if KEY not in metadata:
         raise RowvitError(f"{path}: not a float network of rowvit", "make one with rowvit import")
     try:
-        found: dict[str, Any] = json.loads(metadata[KEY])
+        found: dict[str, Any] = parse(metadata[KEY], strict=False)
         version = found["format"]
         if version == FORMAT:
             found["config"].keys(), found["card"].keys()

@@ -5,14 +5,36 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import fastjsonschema
+
 from rowvit.errors import RowvitError
+from rowvit.formats import container
 from rowvit.hardware import config as configs
 from rowvit.hardware.config import HardwareConfig
 
 SUFFIXES = (".bit", ".hwh", ".json")
+_TEXT, _NUMBER = {"type": "string"}, {"type": "number"}
+_COUNTS = {"type": "object", "additionalProperties": _NUMBER}
+#: of the file: the types of `Provenance`'s fields
+_PROPERTIES = {
+    **dict.fromkeys(("board", "part", "configuration", "frontend", "config_hash"), _TEXT),
+    "structure": {"type": "object", "additionalProperties": {"type": "integer"}},
+    "revision": {"type": ["string", "null"]},
+    "dirty": {"type": "boolean"},
+    **dict.fromkeys(("tool", "strategy", "board_file", "date"), _TEXT),
+    **dict.fromkeys(("clock_mhz", "actual_clock_mhz", "setup_slack_ns", "hold_slack_ns"), _NUMBER),
+    "utilisation": {"type": "object", "additionalProperties": _COUNTS},
+    "files": {"type": "object", "additionalProperties": _TEXT},
+}
+_SCHEMA = {
+    "type": "object",
+    "properties": _PROPERTIES,
+    "required": [*_PROPERTIES],
+    "additionalProperties": False,
+}
 
 
 def sha256(path: Path) -> str:
@@ -51,21 +73,24 @@ class Provenance:
     def read(cls, path: Path) -> Provenance:
         """Read a provenance file; `RowvitError` if it is missing or is not one."""
         try:
-            values = json.loads(path.read_text(encoding="utf-8"))
+            values = container.parse(path.read_text(encoding="utf-8"))
         except OSError as error:
             raise RowvitError(
                 f"{path} cannot be read ({error.strerror})", "copy it from the build, with the .bit and .hwh"
             ) from error
         except ValueError as error:
             raise RowvitError(f"{path} is not JSON ({error})", "copy it from the build again") from error
-        names = {field.name for field in fields(cls)}
-        if not isinstance(values, dict) or values.keys() != names:
+        try:
+            fastjsonschema.validate(_SCHEMA, values)
+        except fastjsonschema.JsonSchemaValueException as error:
             raise RowvitError(
-                f"{path} is not the provenance of an overlay of this version", "copy it from the build again"
-            )
+                f"{path} is not the provenance of an overlay of this version ({error.message})",
+                "copy it from the build again",
+            ) from error
         return cls(**values)
 
     def write(self, path: Path) -> None:
+        """Write a provenance file, which `read` reads."""
         path.write_text(json.dumps(asdict(self), indent=2) + "\n", encoding="utf-8")
 
 

@@ -245,15 +245,15 @@ def default_configuration() -> str:
 
     On a board where the working directory has one overlay, of another configuration: that one.
     """
-    here = known(os.environ.get("BOARD", ""))
-    if here is None:
+    if not is_board():
         return "pynq-z2"
     overlays = {
         path.stem.removeprefix("rowvit-").removesuffix("-hls") for path in Path().glob("rowvit-*.bit")
     }
     if len(overlays) == 1 and overlays <= set(names()):
         return overlays.pop()
-    return here.configuration
+    here = known(os.environ.get("BOARD", ""))
+    return here.configuration if here else "pynq-z2"
 
 
 def family(config: HardwareConfig) -> Family:
@@ -417,6 +417,17 @@ def block_design(
 def overlay_name(config: HardwareConfig, frontend: str) -> str:
     """Name of the files of an overlay: "rowvit-pynq-z2", or "rowvit-pynq-z2-hls"."""
     return f"rowvit-{config.name}" + ("-hls" if frontend == "hls" else "")
+
+
+def bitstream_here(config: HardwareConfig, frontend: str | None = None) -> Path:
+    """The .bit in the working directory, which need not be there.
+
+    Without a front end it is the host's, or the HLS one where that alone is there.
+    """
+    named = {one: Path(f"{overlay_name(config, one)}.bit") for one in FRONTENDS}
+    if frontend is None:
+        frontend = next((one for one in FRONTENDS if named[one].exists()), "host")
+    return named[frontend]
 
 
 def _interconnect(slaves: int, masters: int) -> Cell:

@@ -296,7 +296,7 @@ REGISTERS: dict[str, tuple[int, str, str]] = {
         "bit 0 start, bit 1 reset the core (clears STATUS, ERROR, IRQ_STATUS, counters)",
     ),
     "STATUS": (0x14, "ro", "bit 0 busy, 1 done, 2 error; passes done [31:16]"),
-    "ERROR": (0x18, "ro", "code[7:0], instruction index [31:8]"),
+    "ERROR": (0x18, "ro", "code[7:0], instruction index [31:8], 0 for AXI_READ and WATCHDOG"),
     "IRQ_ENABLE": (0x1C, "rw", "bit 0 pass done, bit 1 error"),
     "IRQ_STATUS": (0x20, "w1c", "bit 0 pass done, bit 1 error"),
     "BASE_LO": (0x24, "rw", "byte address of the blob, multiple of 64; kept while the core is busy"),
@@ -307,7 +307,7 @@ REGISTERS: dict[str, tuple[int, str, str]] = {
     "WATCHDOG": (
         *(0x38, "rw"),
         "cycles without any progress before error 5, but for those in which the core waits for the streams;"
-        " 0 switches it off",
+        " 0 switches it off; kept while the core is busy",
     ),
     "PROGRESS0": (0x40, "ro", "operations completed: EXEC[31:16], LOAD[15:0]"),
     "PROGRESS1": (0x44, "ro", "NORM[31:16], DRAIN[15:0]"),

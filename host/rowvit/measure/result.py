@@ -26,7 +26,6 @@ from rowvit.errors import replacing
 from rowvit.processors import processors
 
 if TYPE_CHECKING:
-    from rowvit.hardware.config import HardwareConfig
     from rowvit.targets.session import ImageSet, Session
 
 FORMAT = "rowvit-result/1"
@@ -62,8 +61,8 @@ def describe(kind: str, session: Session, images: ImageSet) -> dict[str, Any]:
         To be completed with ``protocol``, ``instrument``, ``idle``, ``temperature``, and the part named
         after its kind.
     """
+    overlay = _overlay(session)  # first, since it opens a board, whose clock may be another
     target, config, meta = session.target_name, session.config, session.meta
-    overlay = _overlay(session)  # first, since it opens a board
     model = meta.get("model", meta)
     evidence = EVIDENCE[kind, target]
     if target == "sim" and config.board == "none":
@@ -79,7 +78,7 @@ def describe(kind: str, session: Session, images: ImageSet) -> dict[str, Any]:
         "host": host(),
         "overlay": overlay,
         "config": {"name": config.name, "hash": f"{config.hash:08X}", **config.structure()},
-        "clock": _clock(target, config),
+        "clock": _clock(session),
         "model": {
             "name": model["name"],
             "hash": model.get("hash") or {"none": "made in memory, not saved"},
@@ -188,12 +187,17 @@ def _overlay(session: Session) -> dict[str, Any]:
     return {"none": f"target {session.target_name} has no overlay"}
 
 
-def _clock(target: str, config: HardwareConfig) -> dict[str, Any]:
-    if target == "board":
-        from rowvit.pynq import Clocks
+def _clock(session: Session) -> dict[str, Any]:
+    mhz = session.config.clock_mhz
+    if session.target_name != "board":
+        return {"mhz": mhz, "source": "the configuration's; not a clock that was run"}
+    from rowvit.targets.driver import Accelerator
 
-        return {"mhz": float(Clocks.fclk0_mhz), "source": "read from the processing system (fclk0)"}
-    return {"mhz": config.clock_mhz, "source": "the configuration's; not a clock that was run"}
+    assert isinstance(session.target, Accelerator)
+    clock = session.target.overlay.handoff.pl_clock
+    if clock is None:
+        return {"mhz": mhz, "source": "the .hwh's; what makes it, the processing system cannot read"}
+    return {"mhz": mhz, "source": f"read from the processing system (fclk{clock[0]})"}
 
 
 def differences(found: dict[str, Any], again: dict[str, Any], where: str) -> list[str]:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Notebooks for board and simulator; ``pynq get-notebooks`` copies them to Jupyter's folder."""
+"""Notebooks for board and simulator, which ``pynq get-notebooks`` copies."""
 
 from __future__ import annotations
 

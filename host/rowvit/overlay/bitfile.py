@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 import struct
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
@@ -102,10 +103,11 @@ class IpBlock:
         text = self.parameters.get(name.lower(), "").strip().strip('"')
         if match := re.fullmatch(r"\d*'([hdb])([0-9a-fA-F_]+)", text):
             return int(match[2].replace("_", ""), {"h": 16, "d": 10, "b": 2}[match[1]])
-        try:
+        with suppress(ValueError):
             return int(text, 0)
-        except ValueError:
-            return int(float(text)) if re.fullmatch(r"[\d.]+", text) else default
+        with suppress(ValueError, OverflowError):
+            return int(float(text))
+        return default
 
 
 class Handoff:
@@ -125,10 +127,19 @@ class Handoff:
             ) from error
         except (ElementTree.ParseError, UnicodeDecodeError) as error:
             raise RowvitError(f"{path} is not a .hwh ({error})", "copy the file again") from error
+        try:
+            self._read(root)
+        except ValueError as error:
+            raise RowvitError(f"{path} is damaged ({error})", "copy the file again") from error
+
+    def _read(self, root: ElementTree.Element) -> None:
+        """`ValueError` if an address or a frequency is no number."""
         modules = root.findall("MODULES/MODULE")
         info = root.find("SYSTEMINFO")
         if info is None or not modules:
-            raise RowvitError(f"{path} describes no design", "copy the .hwh of the build that made the .bit")
+            raise RowvitError(
+                f"{self.path} describes no design", "copy the .hwh of the build that made the .bit"
+            )
         self.tool = root.get("VIVADOVERSION", "")
         self.design = info.get("NAME", "")
         self.made = _moment(root.get("TIMESTAMP", ""), "%a %b %d %H:%M:%S %Y")
@@ -286,5 +297,5 @@ def _clock_of(module: ElementTree.Element, names: dict[str | None, str]) -> tupl
         if port.get("CLKFREQUENCY"):
             wire = port.find("CONNECTIONS/CONNECTION")
             source = "" if wire is None else f"{names.get(wire.get('INSTANCE'))}/{wire.get('PORT')}"
-            return int(port.get("CLKFREQUENCY", "0")) / 1e6, source
+            return float(port.get("CLKFREQUENCY", "0")) / 1e6, source
     return None, ""

@@ -27,6 +27,8 @@ _ERRORS: dict[int, tuple[str, str]] = {
         "run `rowvit diagnose`: the stream is out of step",
     ),
 }
+#: errors of no instruction
+_NOWHERE = (Error.AXI_READ, Error.WATCHDOG)
 _STARTED = [  # words that a start writes, in this order
     REGISTERS[name][0] // 4
     for name in (
@@ -98,7 +100,8 @@ class RowvitCore(DefaultIP):
         unknown = f"unknown error code {code}", "build bitstream and software from the same version"
         text, advice = _ERRORS.get(code, unknown)
         text = text.format(watchdog=self.get("WATCHDOG"))
-        return RowvitError(f"the core stopped at instruction {index}: {text}", advice)
+        where = "" if code in _NOWHERE else f" at instruction {index}"
+        return RowvitError(f"the core stopped{where}: {text}", advice)
 
     def state(self) -> str:
         """Status, progress and words moved, in a few words."""

@@ -101,11 +101,12 @@ class RowvitOverlay(Overlay):
                 f"{path} has the {self.frontend} front end, not {frontend}",
                 f"use --frontend {self.frontend}, or another bitstream",
             )
-        if self.handoff.zynq_7000 and int(pynq.__version__.split(".")[0]) >= 4:
-            raise RowvitError(
-                f"{path} is for a Zynq-7000, which PYNQ {pynq.__version__} no longer supports", "use PYNQ 3.1"
-            )
-        if device is None:
+        if device is None:  # simulated ones need no support by PYNQ
+            if self.handoff.zynq_7000 and int(pynq.__version__.split(".")[0]) >= 4:
+                raise RowvitError(
+                    f"{path} is for a Zynq-7000, which PYNQ {pynq.__version__} no longer supports",
+                    "use PYNQ 3.1",
+                )
             require_board()
         super().__init__(str(path), download=False, device=device)
         for block in (self.handoff.core, self.handoff.dma):

@@ -11,6 +11,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass
+from http.client import HTTPException
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -141,8 +142,9 @@ def _download(
         raise RowvitError(
             f"{file.url} cannot be fetched: {error.reason}", "see that you are online"
         ) from error
-    except (ConnectionError, ValueError) as error:
-        raise RowvitError(f"{file.url} cannot be fetched: {error}", "try again") from error
+    except (ConnectionError, ValueError, HTTPException) as error:
+        said = " ".join(str(error).split())  # which may be what a server of another kind has sent
+        raise RowvitError(f"{file.url} cannot be fetched: {said}", "try again") from error
     if done != file.bytes or digest.hexdigest() != file.sha256:
         raise RowvitError(
             f"{file.url} is not the file of the manifest ({done:,} bytes of {file.bytes:,}, SHA-256"

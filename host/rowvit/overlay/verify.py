@@ -102,7 +102,7 @@ def _clock(handoff: Handoff) -> Finding:
 def _dma(handoff: Handoff) -> Finding:
     dma = handoff.dma
     bits = dma.number("c_sg_length_width", 14)
-    longest = f"{(1 << bits) - 1:,} bytes"
+    longest = f"{(1 << min(max(bits, 0), _LENGTH_BITS)) - 1:,} bytes"
     wrong, advice = "", "build the design with rowvit's scripts"
     if not dma.number("c_include_mm2s", 1) or not dma.number("c_include_s2mm", 1):
         wrong = "it lacks a channel"

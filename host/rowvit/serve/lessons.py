@@ -170,8 +170,8 @@ class Lesson:
         for number in self.of(label):
             self.photos[number] = replace(self.photos[number], label=name)
 
-    def examples(self) -> Examples:
-        """What it can learn from now; `Refusal` 409 if that is too little."""
+    def require_enough(self) -> None:
+        """`Refusal` 409 if the photos that it has now are too few to learn from."""
         classes = self.classes
         counts = Counter(photo.label for photo in self.photos.values())
         if len(classes) < 2:
@@ -183,7 +183,11 @@ class Lesson:
             raise Refusal(
                 409, f"fewer than {FEWEST} photos of {', '.join(few)}", "add some, or remove the class"
             )
-        photos = self.photos.values()
+
+    def examples(self) -> Examples:
+        """What it learns from if it does so now; `Refusal` 409 if that is too little."""
+        self.require_enough()
+        classes, photos = self.classes, self.photos.values()
         together: dict[str | int, int] = {}
         return Examples(
             np.stack([photo.seen for photo in photos]).astype(np.float32),

@@ -277,7 +277,7 @@ class Service:
         `Refusal` 409 if these are too few, 429 if others wait already, 400 if the taught network does not fit
         the core, 504 after the deadline: it then goes on, and the lesson will have learned.
         """
-        lesson.examples()
+        lesson.require_enough()
         if lesson not in self._learning and len(self._learning) >= _LEARNING:
             raise Refusal(429, f"{_LEARNING} lessons wait to learn already", "try again in 1 s", 1)
         if lesson.waiting is None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import os
 import tempfile
 from contextlib import suppress
 from dataclasses import dataclass
@@ -225,9 +226,9 @@ class SimDevice(Device):
             stalls,
         )
         try:
-            if kernel and self._library.rowvit_load_frontend(self._sim, str(kernel).encode()):
+            if kernel and self._library.rowvit_load_frontend(self._sim, os.fsencode(kernel)):
                 raise RowvitError(f"{kernel}: cannot be loaded", "remove it, and it is built again")
-            if trace is not None and self._library.rowvit_trace(self._sim, str(trace).encode(), *window):
+            if trace is not None and self._library.rowvit_trace(self._sim, os.fsencode(trace), *window):
                 raise RowvitError(f"{trace}: the waveform cannot be written there")
         except BaseException:
             self.close()
@@ -398,8 +399,8 @@ class SimDevice(Device):
         code = error & 0xFF
         known = Error(code).name if code in set(Error) else f"unknown {code}"
         return (
-            f"cycle {stats['cycles']}, core status 0x{status:08X}, error {known}"
-            f" at instruction {error >> 8}, {live} live tokens, DMA MM2S 0x{mm2s:08X}, S2MM 0x{s2mm:08X},"
+            f"cycle {stats['cycles']}, core status 0x{status:08X}, error {known},"
+            f" instruction {error >> 8}, {live} live tokens, DMA MM2S 0x{mm2s:08X}, S2MM 0x{s2mm:08X},"
             f" {stats['beats']} words read, {stats['sent']} sent, {stats['received']} received"
         )
 

@@ -19,7 +19,7 @@ from rowvit.cycles import measured, predict
 from rowvit.errors import RowvitError
 from rowvit.formats.description import image_shape
 from rowvit.formats.package import keep_schedule
-from rowvit.hardware.block_design import overlay_name
+from rowvit.hardware.block_design import bitstream_here
 from rowvit.hardware.config import HardwareConfig
 from rowvit.hardware.isa import LoadKind, Op
 from rowvit.overlay import RowvitOverlay, require_board
@@ -73,7 +73,7 @@ class _Walk:
 
     def __init__(self, target: str, config: HardwareConfig, bitstream: Path | None) -> None:
         self.target, self.config, self.opened = target, config, ExitStack()
-        self.bitstream = bitstream or Path(f"{overlay_name(config, 'host')}.bit")
+        self.bitstream = bitstream or bitstream_here(config)
         self.mhz = config.clock_mhz
 
     def steps(self) -> Iterator[tuple[str, Callable[[], Finding | list[Check]]]]:

@@ -26,9 +26,9 @@ def open(target: str, config: str | Path | HardwareConfig | None = None, **optio
         in the working directory of a board, of the board, or else ``pynq-z2``.
     **options
         golden: ``checkpoints``; sim: those of `SimDevice`; board: ``bitstream``, by default
-        ``rowvit-<configuration>.bit`` in the working directory, ``rowvit-<configuration>-hls.bit`` with the
-        HLS front end; sim and board: ``timeout``, ``watchdog`` and ``check_every`` of `Accelerator`; all:
-        ``frontend``, "host" or "hls" (by default "host", or that of the ``bitstream``).
+        ``rowvit-<configuration>.bit`` in the working directory, or ``rowvit-<configuration>-hls.bit`` where
+        that alone is there; sim and board: ``timeout``, ``watchdog`` and ``check_every`` of `Accelerator`;
+        all: ``frontend``, "host" or "hls" (by default that of the bitstream, or else "host").
 
     Returns
     -------
@@ -42,7 +42,7 @@ def open(target: str, config: str | Path | HardwareConfig | None = None, **optio
         The target cannot be opened; the message says why and what to do.
     """
     # imported where they are used: a board has no simulator, golden no pynq
-    from rowvit.hardware.block_design import default_configuration, overlay_name
+    from rowvit.hardware.block_design import bitstream_here, default_configuration
     from rowvit.hardware.config import HardwareConfig, load
 
     if config is not None and not isinstance(config, HardwareConfig):
@@ -75,5 +75,5 @@ def open(target: str, config: str | Path | HardwareConfig | None = None, **optio
     bitstream = options.pop("bitstream", None)
     if bitstream is None:
         config = config or load(default_configuration())
-        bitstream = f"{overlay_name(config, options.get('frontend') or 'host')}.bit"
+        bitstream = bitstream_here(config, options.get("frontend"))
     return Accelerator(RowvitOverlay(bitstream, config, **options), **driver)

@@ -28,7 +28,7 @@ from rowvit.formats.work import WORK
 from rowvit.hardware import config as configs
 from rowvit.hardware.block_design import default_configuration, is_board
 from rowvit.images import for_network, is_picture
-from rowvit.photos import inside, readable
+from rowvit.photos import folder_name, inside
 from rowvit.processors import processors
 from rowvit.targets.guard import Difference
 from rowvit.targets.open import open as open_target
@@ -80,7 +80,7 @@ def image_files(
     say : callable
         Gets a sentence about the other files of a directory, and one about the directories in it.
     recursive : bool
-        Take what is in these, too, as deep as they go; links to directories are not followed.
+        Take what is in these, too, as deep as they go.
 
     Raises
     ------
@@ -95,7 +95,7 @@ def image_files(
             continue
         there, folders = inside(path, recursive)
         pictures = [p for p in there if is_picture(p)]
-        if others := [p.name for p in there if p not in pictures]:
+        if others := [p.name for p in there if not is_picture(p)]:
             names = ", ".join(others[:3]) + (", ..." if len(others) > 3 else "")
             say(f"{path}: {len(others)} of {len(there)} files skipped, no pictures by name ({names})")
         if folders:
@@ -303,7 +303,7 @@ class Session:
         if paths:
             files = image_files(paths, say, recursive)
             folder = paths[0] if paths[0].is_dir() else paths[0].parent
-            name = name or readable(folder.resolve().name)
+            name = name or folder_name(folder)
             there = len(files)
             # of the network's size, also for the HLS front end
             each = decoded(files, lambda file: for_network(file, self.meta), refused=wrong.__setitem__)

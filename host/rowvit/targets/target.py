@@ -424,8 +424,7 @@ def read_model(model: str | Path | ModelPackage | Program) -> ModelPackage | Pro
             if source
             else f"rowvit comes with {' and '.join(names())}",
         )
-    _, metadata = container.read(path)
-    return (Program if "rowvit-program" in metadata else ModelPackage).load(path)
+    return (Program if "rowvit-program" in container.metadata(path) else ModelPackage).load(path)
 
 
 def read_package(model: str | Path | ModelPackage | Program) -> ModelPackage:

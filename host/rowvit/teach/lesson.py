@@ -20,10 +20,12 @@ from rowvit.errors import RowvitError
 from rowvit.formats.description import image_shape
 from rowvit.formats.package import ModelPackage
 from rowvit.photos import (
+    CIFAR,
     TESTS,
     TRAINING,
     File,
     Photos,
+    folder_name,
     in_class_folders,
     inside,
     one_way,
@@ -63,9 +65,9 @@ def read(path: Path, before: Kept | None = None, named: bool = True) -> Photos:
         There is no such folder, or there are too few classes or photos of one; as `open_data`.
     """
     path = Path(path)
-    cifar = path.name == "cifar-10-batches-py" or any(path.glob("**/cifar-10-batches-py"))
+    cifar = folder_name(path) == CIFAR or any(path.glob(f"**/{CIFAR}"))
     if path.is_dir() and not _is_split(path) and not cifar:
-        photos = in_class_folders(path, path.name)
+        photos = in_class_folders(path, folder_name(path))
     else:
         photos = open_data(path, "train")
     for name in photos.classes:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -10,6 +11,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from functools import partial
 from pathlib import Path
 
@@ -24,6 +26,7 @@ from waiting import HANG, until
 
 from rowvit.cli import app
 from rowvit.cli.common import ERR, Terminated, progress_bar
+from rowvit.formats import container
 from rowvit.formats.bundled import MODELS
 from rowvit.formats.package import ModelPackage
 from rowvit.hardware.isa import COUNTERS
@@ -482,6 +485,53 @@ def test_a_stream_that_takes_no_more(variables):
     assert ended.stderr == "rowvit: standard output cannot be written (No space left on device)\n"
 
 
+@pytest.mark.parametrize("file", ["waveform.fst", None])
+def test_a_full_disk_is_not_standard_outputs_fault(monkeypatch, file):
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), *([file] if file else []))
+
+    monkeypatch.setattr("rowvit.targets.target.read_model", full)
+    what = file or f"a file, perhaps one in {tempfile.gettempdir()},"
+    assert mistake("run", "sign-digits") == f"rowvit: {what} cannot be written (No space left on device)"
+
+
+@pytest.mark.parametrize(
+    "command", [("disasm",), ("run", "-t", "golden", "--json", "-"), ("fits", "--json", "-"), ("info",)]
+)
+def test_a_standard_output_that_is_closed(small, command):
+    """What a service manager may give; results are then for nobody."""
+    name, *options = command
+    images = [str(small["images"])] if name == "run" else []
+    words = [sys.executable, "-m", "rowvit", name, str(small["package"]), *images, *options, "-c", "tiny"]
+    words = words[:-2] if name in ("fits", "info") else words
+    ended = subprocess.run(["sh", "-c", 'exec "$@" >&-', "sh", *words], stderr=-1, text=True, timeout=HANG)
+    assert ended.returncode == 0 and "Traceback" not in ended.stderr, ended.stderr
+
+
+NESTED = "[" * 200_000
+
+
+def test_json_that_is_nested_too_deeply(tmp_path):
+    """It is a mistake like any other in a file."""
+    photos = sets.archive(tmp_path / "a.npz")
+    (tmp_path / "deep.json").write_text(NESTED)
+    container.write(tmp_path / "net.safetensors", {}, {"rowvit-float": NESTED})
+    for command in (
+        ("info", tmp_path / "net.safetensors"),
+        ("eval", tmp_path / "net.safetensors", "--data", tmp_path),
+        ("report", tmp_path / "deep.json", "--check"),
+        ("eval", "sign-digits", "--data", photos, "--labels", tmp_path / "deep.json"),
+    ):
+        assert "nested too deeply" in (said := mistake(*command)) or "not readable" in said
+
+
+def test_a_description_whose_patches_are_of_no_size(tmp_path):
+    config = {"image_size": 8, "patch_size": 0, "prefix": 1, "pool": "token", "distilled": False}
+    metadata = {"rowvit-float": json.dumps({"format": 1, "config": config, "card": {"name": "x"}})}
+    container.write(tmp_path / "net.safetensors", {}, metadata)
+    assert "the network's description is not readable" in mistake("info", tmp_path / "net.safetensors")
+
+
 @pytest.mark.parametrize("value", ["nan", "inf"])
 def test_what_is_no_number(small, tmp_path, value):
     """Ranges that options have may let it in."""
@@ -705,11 +755,14 @@ def stopped(monkeypatch):
     return by
 
 
-def test_an_interrupt_leaves_the_answers_that_came(small, stopped):
-    stopped(KeyboardInterrupt())
+@pytest.mark.parametrize(
+    ("error", "status"), [(KeyboardInterrupt(), 130), (Terminated(signal.SIGTERM), 128 + signal.SIGTERM)]
+)
+def test_what_stops_run_leaves_the_answers_that_came(small, stopped, error, status):
+    stopped(error)
     command = ["run", str(small["package"]), str(small["images"]), "-t", "golden", "-c", "tiny"]
     found = CliRunner().invoke(app, command)
-    assert found.exit_code == 130 and "a.png" in found.stdout and "b.png" not in found.stdout
+    assert found.exit_code == status and "a.png" in found.stdout and "b.png" not in found.stdout
     assert "stopped: 1 of 2 images" in found.stderr
     assert CliRunner().invoke(app, [*command, "--json", "-"]).stdout == ""
 

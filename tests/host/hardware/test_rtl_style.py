@@ -75,7 +75,9 @@ ILLEGAL = [
     ("array", {"WEIGHT_DEPTH": 16, "LANES": 16}, "weight_depth_must_be_above_lanes_and_at_most_65536"),
     ("array", {"WEIGHT_DEPTH": 65537}, "weight_depth_must_be_above_lanes_and_at_most_65536"),
     ("array", {"MAX_TOKENS": 128, "ROTARY_TOKENS": 64}, "rotary_tokens_must_be_0_or_at_least_max_tokens"),
-    ("drain", {"GROUPS": 7}, "groups_must_be_at_most_6"),
+    ("drain", {"GROUPS": 7, "LANES": 64}, "groups_must_be_at_most_6"),
+    ("drain", {"GROUPS": 5, "LANES": 32}, "groups_of_fewer_than_64_lanes_must_be_at_most_4"),
+    ("drain", {"LANES": 8}, "lanes_must_be_16_32_or_64"),
     ("drain", {"PARAM_SLOTS": 512}, "param_slots_must_be_a_power_of_two_from_2_to_256"),
     ("drain", {"MASK_DEPTH": 1}, "mask_depth_must_be_a_power_of_two_from_2_to_65536"),
     ("norm_engine", {"NORM_SLOTS": 300}, "norm_slots_must_be_at_most_256_in_65536_addresses"),
@@ -101,7 +103,7 @@ ILLEGAL = [
     ("rotary_mac", {"REGS": 3}, "regs_must_be_1_or_2"),
     ("lut_ram", {"DEPTH": 4}, "depth_must_be_at_least_8"),
     ("lut_ram", {"AW": 8}, "aw_must_be_clog2_of_depth"),
-    ("load_engine", {"LANES": 48}, "lanes_must_be_16_32_64_or_128"),
+    ("load_engine", {"LANES": 128}, "lanes_must_be_16_32_or_64"),
     ("sdp_ram", {"DEPTH": 500}, "depth_must_be_a_power_of_two"),
 ]
 

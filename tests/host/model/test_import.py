@@ -377,6 +377,54 @@ def test_heads_can_be_changed() -> None:
     assert torch.equal(adapt.with_classes(model, 0)(images), model.norm(model.encode(images)[:, 0]))
 
 
+@pytest.mark.parametrize("head", ["all", "class"])
+def test_the_head_that_the_command_keeps(tmp_path: Path, head: str) -> None:
+    module = exports.timm_distilled()
+    save_file(state_of(module), tmp_path / "a.safetensors")
+    words = [
+        "import",
+        tmp_path / "a.safetensors",
+        "--heads",
+        3,
+        "--head",
+        head,
+        "-o",
+        tmp_path / "b.safetensors",
+    ]
+    result = CliRunner().invoke(app, [*map(str, words)])
+    assert result.exit_code == 0, result.output
+    found, (whole, _) = store.load(tmp_path / "b.safetensors")[0], from_module(module)
+    assert found.config.distilled == (head == "all")
+    wanted = whole if head == "all" else adapt.class_head_alone(whole)
+    assert torch.allclose(found(exports.images()), wanted(exports.images()), atol=1e-5)
+
+
+def test_the_command_passes_on_what_it_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: dict = {}
+
+    def taken(source: str, **options: object) -> None:
+        seen.update(options, source=source)
+        raise RowvitError("enough")
+
+    monkeypatch.setattr("rowvit.model.importers.import_model", taken)
+    (tmp_path / "names.txt").write_text("cat\ndog\n")
+    (tmp_path / "prompts.txt").write_text("a photo of a cat\n")
+    words = [
+        *("import", "a.pth", "-o", tmp_path / "b.safetensors", "--weights", "w.pth", "--random"),
+        *("--heads", 4, "--act", "silu", "--pool", "mean", "--part", "ema", "--onnx-output", "out"),
+        *("--encoder", "--head", "class", "--classes", 7, "--image-size", "48x64", "--licence", "MIT"),
+        *("--class-names", tmp_path / "names.txt", "--prompts", tmp_path / "prompts.txt"),
+        *("--mean", 0.1, 0.2, 0.3, "--std", 0.4, 0.5, 0.6),
+    ]
+    assert "enough" in CliRunner().invoke(app, [*map(str, words)]).output
+    assert seen == {
+        **{"source": "a.pth", "weights": Path("w.pth"), "random": True, "heads": 4, "act": "silu"},
+        **{"pool": "mean", "part": "ema", "output": "out", "encoder": True, "class_head": True},
+        **{"classes": 7, "image_size": (48, 64), "licence": "MIT", "class_names": ["cat", "dog"]},
+        **{"prompts": ["a photo of a cat"], "mean": (0.1, 0.2, 0.3), "std": (0.4, 0.5, 0.6)},
+    }
+
+
 def test_options_that_do_not_fit(tmp_path: Path) -> None:
     save_file(state_of(exports.timm_network()), tmp_path / "a.safetensors")
     with pytest.raises(RowvitError, match="has one head"):

@@ -21,6 +21,7 @@ from rowvit.cli import app  # noqa: E402
 from rowvit.model import store  # noqa: E402
 from rowvit.model.relu import to_relu  # noqa: E402
 from rowvit.model.vit import VisionTransformer, ViTConfig, normalise, predict  # noqa: E402
+from rowvit.photos import open_data  # noqa: E402
 
 CONFIG = ViTConfig(image_size=16, patch_size=4, dim=32, depth=3, heads=2, hidden=48, classes=3, act="gelu")
 CARD = store.Card("squares", list(sets.COLOURS))
@@ -165,6 +166,25 @@ def test_command_with_fine_tuning(tmp_path: Path) -> None:
     assert measured(result.output) == [False, False, True]
     arguments = [*arguments[:-2], "--each-layer", "--no-measure"]
     assert measured(CliRunner().invoke(app, ["relu", *map(str, arguments)]).output) == [True, True, True]
+
+
+@pytest.mark.parametrize("ridge", [[], ["--ridge", 0.3]])
+def test_the_ridge_of_the_command(tmp_path: Path, ridge: list) -> None:
+    data = sets.archive(tmp_path / "a.npz", train=48)
+    store.save(tmp_path / "in.safetensors", network(), CARD)
+    arguments = [tmp_path / "in.safetensors", "--data", data, "-o", tmp_path / "out.safetensors", *ridge]
+    result = CliRunner().invoke(app, ["relu", *map(str, arguments), "--no-measure"])
+    assert result.exit_code == 0, result.output
+    wanted = {}
+    for value in (0.001, 0.3):
+        model, card = store.load(tmp_path / "in.safetensors")
+        photos = open_data(data, "train").prepared(16, card.resize, card.crop)
+        for _ in to_relu(model, card, photos, value):
+            pass
+        wanted[value] = model.blocks[1].mlp.fc2.weight
+    found = store.load(tmp_path / "out.safetensors")[0].blocks[1].mlp.fc2.weight
+    assert torch.allclose(found, wanted[0.3 if ridge else 0.001], atol=1e-4)
+    assert not torch.allclose(wanted[0.3], wanted[0.001], atol=1e-3)
 
 
 def measured(output: str) -> list[bool]:

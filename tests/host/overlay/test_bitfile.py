@@ -99,7 +99,10 @@ def test_every_configuration_on_every_board(tmp_path, name, board):
 
 @pytest.mark.parametrize(
     "text, number",
-    [("0x3E22A840", 0x3E22A840), ("26", 26), ("32'h0000_001A", 26), ("4'b1010", 10), ("100.0", 100), ("", 5)],
+    [
+        *(("0x3E22A840", 0x3E22A840), ("26", 26), ("32'h0000_001A", 26), ("4'b1010", 10), ("100.0", 100)),
+        *(("-1", -1), ("", 5), ("1.2.3", 5), ("1e999", 5), ("nan", 5)),
+    ],
 )
 def test_numbers_as_vivado_writes_them(files, text, number):
     edit(files, '"c_sg_length_width" VALUE="26"', f'"c_sg_length_width" VALUE="{text}"')
@@ -147,6 +150,11 @@ def test_a_sound_overlay(files):
             None,
             "80 MHz, where 'tiny' has 100",
         ),
+        ('CLKFREQUENCY="100000000"', 'CLKFREQUENCY="99999001.0"', "clock", True, "99.999 MHz"),
+        ('length_width" VALUE="26"', 'length_width" VALUE="-1"', "DMA", False, "has -1 bits: a transfer"),
+        ('length_width" VALUE="26"', 'length_width" VALUE="14.5.1"', "DMA", False, "at most 16,383 bytes"),
+        ('CLKFREQUENCY="100000000"', 'CLKFREQUENCY="fast"', "handoff", False, "damaged (could not convert"),
+        ('HIGHVALUE="0x43C00FFF"', 'HIGHVALUE=""', "handoff", False, "rowvit.hwh is damaged (invalid lit"),
         ('CLKFREQUENCY="100000000"', "", "clock", None, "the .hwh does not say the core's clock"),
         ('mm2s" VALUE="1"', 'mm2s" VALUE="0"', "DMA", False, "axi_dma_0: it lacks a channel"),
         ('e_sg" VALUE="0"', 'e_sg" VALUE="1"', "DMA", False, "it is in scatter-gather mode"),

@@ -25,11 +25,13 @@ from rowvit.hardware.block_design import CORE, boards
 from rowvit.hardware.block_design import DMA as DMA_CELL
 from rowvit.hardware.clocks import TOLERANCE, at_most
 from rowvit.hardware.isa import ABI_VERSION, ID, REGISTERS
+from rowvit.measure import result
 from rowvit.overlay import RowvitCore, RowvitHierarchy, RowvitOverlay
 from rowvit.overlay.bitfile import BitHeader
 from rowvit.sim import hwh
 from rowvit.sim.device import SimDevice
 from rowvit.targets.driver import Accelerator
+from rowvit.targets.session import Session
 
 FAMILIES = {boards()[name].family.name: name for name in BOARDS}
 OTHER = replace(TINY, name="other", lanes=32)
@@ -204,7 +206,8 @@ def test_zynq_7000_on_pynq_4(standin, monkeypatch):
     monkeypatch.setattr(pynq, "__version__", "4.0.0")
     device = SimDevice(replace(TINY, board="Pynq-Z2"), rtl=standin)
     with pytest.raises(RowvitError, match=r"for a Zynq-7000, which PYNQ 4.0.0 no longer supports"):
-        RowvitOverlay(device.bitstream, device=device)
+        RowvitOverlay(device.bitstream)
+    assert RowvitOverlay(device.bitstream, device=device).config.hash == TINY.hash  # a simulated one
     device.close()
 
 
@@ -499,6 +502,20 @@ def test_a_clock_that_is_not_the_processors(device):
     edit(device, (frequency, 'CLKFREQUENCY="75000000"'), (pin, "CLK_OUT"))
     overlay = RowvitOverlay(device.bitstream, device=device)
     assert overlay.handoff.pl_clock is None and overlay.config.clock_mhz == 75
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_results_have_the_clock_of_the_core(device, monkeypatch, known):
+    """The one that the .hwh names, and that of the .hwh alone where the processing system makes none."""
+    monkeypatch.setattr(type(Device), "devices", [device], raising=False)
+    if not known:
+        frequency = f'CLKFREQUENCY="{round(TINY.clock_mhz * 1e6)}"'
+        pin = boards()[BOARDS[0]].family.clock
+        edit(device, (frequency, 'CLKFREQUENCY="75000000"'), (pin, "CLK_OUT"))
+    with Session(program(), "board", "tiny", bitstream=device.bitstream) as session:
+        found = result.describe("throughput", session, session.choose([], 1))["clock"]
+    assert found["mhz"] == pytest.approx(TINY.clock_mhz if known else 75)
+    assert found["source"].startswith("read from the processing system (fclk0)" if known else "the .hwh's;")
 
 
 def test_a_pynq_that_sets_another_clock(standin, monkeypatch):

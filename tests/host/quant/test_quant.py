@@ -161,9 +161,9 @@ def test_package_detects_changes(tmp_path: Path) -> None:
         (lambda p: p.meta["architecture"].update(dim=2048), "limit is 1024"),
         (
             lambda p: p.meta.update(
-                architecture=p.arch | {"heads": 16}, pruning=[{"layer": 0, "keep": 9, "threshold": 0}]
+                architecture=p.arch | {"heads": 32}, pruning=[{"layer": 0, "keep": 9, "threshold": 0}]
             ),
-            "15 heads",
+            "16 heads",
         ),
         (lambda p: p.meta.update(ffn2_rule="some"), "ffn2_rule"),
         (lambda p: p.meta.update(ffn2_rule="tile", tile_rows=0), "tile_rows"),
@@ -190,6 +190,22 @@ def test_package_detects_changes(tmp_path: Path) -> None:
 def test_package_checks(change: object, message: str) -> None:
     package = tiny()
     change(package)
+    with pytest.raises(RowvitError, match=message):
+        package.check()
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("rope.places", 5, "has coordinate 5 of 5"),
+        ("rope.table", (1 << 14) + 1, "cosines or sines above 1"),
+    ],
+)
+def test_positions_of_a_package(name: str, value: int, message: str) -> None:
+    package = random_package(np.random.default_rng(3), **TINY, rotary=True)
+    package.check()
+    package.tensors[name] = package.tensors[name].copy()
+    package.tensors[name].flat[0] = value
     with pytest.raises(RowvitError, match=message):
         package.check()
 

@@ -28,6 +28,7 @@ import photos as sets  # noqa: E402
 from rowvit.cli import app  # noqa: E402
 from rowvit.model import store  # noqa: E402
 from rowvit.model.vit import VisionTransformer, ViTConfig, normalise, predict  # noqa: E402
+from rowvit.photos import open_data  # noqa: E402
 from rowvit.quant.aware import activation_scales, quantisation_aware, round_through  # noqa: E402
 from rowvit.quant.calibrate import ActivationStatistics, decibels  # noqa: E402
 from rowvit.quant.noise import layer_noise  # noqa: E402
@@ -336,6 +337,49 @@ def test_thresholds_are_no_noise(energy: float) -> None:
 def test_decibels() -> None:
     assert decibels(100.0, 1.0) == pytest.approx(20)
     assert decibels(1.0, 0.0) == decibels(0.0, 1.0) == float("inf")
+
+
+@pytest.mark.parametrize(
+    ("words", "options"),
+    [
+        (["--rule", "tile", "--tile-rows", 4], {"ffn2_rule": "tile", "tile_rows": 4}),
+        (["--ffn-chunk", 32], {"ffn_chunk": 32}),
+        (["--threshold-energy", 0.05], {"threshold_energy": 0.05}),
+        (["--method", "max"], {"method": "max"}),
+        (["--method", "percentile", "--percentile", 90], {"method": "percentile", "percentile": 90.0}),
+        (["--power-of-two"], {"power_of_two": True}),
+        (["--tokens", "all", "--behind", "0,2"], {"tokens": "all", "behind": (0, 2)}),
+        (["--smooth", 0.5], {}),
+        (["--photos", 10], {}),
+    ],
+)
+def test_every_option_does_what_the_library_does(tmp_path: Path, words: list, options: dict) -> None:
+    """And each of them changes the package."""
+    photos = open_data(sets.archive(tmp_path / "a.npz"), "train", labels=False)
+    store.save(tmp_path / "in.safetensors", network(), store.Card("net", list(sets.COLOURS)))
+
+    def made(*more: object) -> ModelPackage:
+        line = ["quantise", tmp_path / "in.safetensors", "--data", tmp_path / "a.npz", "--no-measure", *more]
+        result = CliRunner().invoke(app, [*map(str, line), "-o", str(tmp_path / "out.safetensors")])
+        assert result.exit_code == 0, result.output
+        return ModelPackage.load(tmp_path / "out.safetensors")
+
+    model, card = store.load(tmp_path / "in.safetensors")
+    pixels = photos.subset(10 if "--photos" in words else 256).prepared(16, card.resize, card.crop)
+    model = centre_keys(model, card.mean, card.std, pixels)
+    if "--smooth" in words:
+        model = smooth(model, card.mean, card.std, pixels, 0.5)
+    usual = {"ffn_chunk": default_chunk(CONFIG), "mean": card.mean, "std": card.std}
+    wanted = quantise(model, pixels, QuantOptions("net", card.classes, **usual | options))
+    found, without = made(*words), made()
+
+    def same(one: ModelPackage, other: ModelPackage) -> bool:
+        parts = "params", "scales", "pruning", "ffn2_rule", "tile_rows", "ffn_chunk", "tokens"
+        return all(one.meta.get(key) == other.meta.get(key) for key in parts) and all(
+            np.array_equal(one.tensors[name], other.tensors[name]) for name in one.tensors | other.tensors
+        )
+
+    assert same(found, wanted) and not same(found, without)
 
 
 def test_command(tmp_path: Path) -> None:

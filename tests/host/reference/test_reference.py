@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rowvit.formats.description import MAX_HEADS
 from rowvit.reference import patchify
 from rowvit.reference.attention import EXP, exponentials, logits, select, token_scores, weigh
 from rowvit.reference.layers import (
@@ -266,3 +267,10 @@ def test_patchify_order() -> None:
         patches[1, row * 2 + column, (y * 4 + x) * 3 + c]
         == int(images[1, row * 4 + y, column * 4 + x, c]) - 128
     )
+
+
+def test_scores_of_the_most_heads_fit_their_bits():
+    """Whatever the sum of exponentials is: section 7. The largest number says that no token stays."""
+    total = np.arange(255, 255 * 1024 + 1)
+    n, r = recip(total)
+    assert MAX_HEADS * int(((255 * r) >> (n - 4)).max()) < (1 << 24) - 1

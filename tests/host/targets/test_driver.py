@@ -125,7 +125,7 @@ def test_core_error(make):
     acc.load(program())
     start = acc.core.start
     acc.core.start = lambda base, *rest: start(0x1000, *rest)
-    with pytest.raises(RowvitError, match="the core stopped at instruction 0: a memory read failed"):
+    with pytest.raises(RowvitError, match="the core stopped: a memory read failed"):
         acc(IMAGES)
     acc.core.start = start
     assert leak_free(acc)
@@ -138,7 +138,9 @@ def test_every_error_code_has_a_sentence(make):
         if code is not Error.NONE:
             acc.core.get = lambda name, code=code: 5 << 8 | code
             error = acc.core.error()
-            assert "instruction 5: unknown" not in error.message and error.advice
+            assert "unknown error code" not in error.message and error.advice
+            nowhere = code in (Error.AXI_READ, Error.WATCHDOG)
+            assert error.message.startswith(f"the core stopped{'' if nowhere else ' at instruction 5'}: ")
     acc.core.get = lambda name: 99
     assert "unknown error code 99" in acc.core.error().message
 
@@ -208,6 +210,28 @@ def test_a_board_takes_its_own_configuration(monkeypatch, tmp_path, board, confi
     monkeypatch.chdir(tmp_path)
     with pytest.raises(RowvitError, match=rf"/rowvit-{config}.bit does not exist"):
         rowvit.open("board")
+
+
+def test_a_board_that_no_table_knows_takes_its_only_overlay(monkeypatch, tmp_path):
+    monkeypatch.setenv("BOARD", "My-Board")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "rowvit-zu3.bit").touch()
+    with pytest.raises(RowvitError, match=r"/rowvit-zu3.hwh does not exist"):
+        rowvit.open("board")
+
+
+def test_the_only_overlay_may_have_either_front_end(monkeypatch, tmp_path):
+    """The host's comes first, where both are there; a front end that is named has its own."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "rowvit-tiny-hls.bit").touch()
+    with pytest.raises(RowvitError, match=r"/rowvit-tiny-hls.hwh does not exist"):
+        rowvit.open("board", "tiny")
+    with pytest.raises(RowvitError, match=r"/rowvit-tiny.bit does not exist"):
+        rowvit.open("board", "tiny", frontend="host")
+    (tmp_path / "rowvit-tiny.bit").touch()
+    for frontend, file in ((None, "tiny"), ("host", "tiny"), ("hls", "tiny-hls")):
+        with pytest.raises(RowvitError, match=rf"/rowvit-{file}.hwh does not exist"):
+            rowvit.open("board", "tiny", frontend=frontend)
 
 
 def test_a_bitstream_brings_its_configuration(make, monkeypatch):

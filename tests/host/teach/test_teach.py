@@ -29,7 +29,7 @@ from rowvit.teach import lesson
 from rowvit.teach.backbone import Backbone, Kept
 from rowvit.teach.familiar import Familiar, learn
 from rowvit.teach.lesson import UNSEEN, Findings, Seen, Taught, look, read, recordings, teach
-from rowvit.teach.views import views
+from rowvit.teach.views import all_views, views
 
 torch = pytest.importorskip("torch")
 
@@ -179,6 +179,26 @@ def test_views() -> None:
     assert (views(pixels, meta, 3, True, 8)[1:] != found[1:3]).any()
 
 
+def test_views_of_a_rectangle() -> None:
+    """Each is an upright part of the picture, of its shape, with at least 70 % of both sides; no two files
+    have the same.
+    """
+    meta = {
+        "architecture": {"image_size": 32, "image_width": 96, "patch_size": 4},
+        "preprocessing": {"resize": "bilinear", "crop": 1.0},
+    }
+    rows, columns = np.mgrid[0:64, 0:192]
+    picture = np.stack([4 * rows, columns, 0 * rows], axis=-1).astype(np.uint8)  # a pixel tells its place
+    ((*parts,), (*others,)) = all_views([picture, picture], meta, 9, False, pytest.fail)
+    for part in parts[1:]:
+        y, x = part[..., 0] / 4.0, part[..., 1] / 1.0
+        height, width = (np.ptp(y) + 2) / 64, (np.ptp(x) + 2) / 192
+        assert 0.66 < height <= 1.05 and 0.66 < width <= 1.05 and abs(height - width) < 0.06
+        assert (np.diff(y.mean(axis=1)) > 0).all() and (np.diff(x.mean(axis=0)) > 0).all()
+        assert np.ptp(y, axis=1).max() < 2 and np.ptp(x, axis=0).max() < 2
+    assert len({part.tobytes() for part in [*parts, *others]}) == 17  # the first is the whole picture
+
+
 @pytest.mark.parametrize("classes", [5, 0])
 def test_int8_head_answers_as_the_float_one(classes: int) -> None:
     """On a backbone with a head, and on one that answers with its class token only."""
@@ -300,6 +320,39 @@ def test_picture_of_the_confused(tmp_path: Path) -> None:
     assert 300 < width < 1000 and 200 < height < 600
     bad = CliRunner().invoke(app, [*command[:-3], "confused.txt"])
     assert bad.exit_code != 0 and "its name does not end like a picture's" in " ".join(bad.output.split())
+
+
+def test_photos_in_the_wrong_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are named, and so are all answers in the file; none of them is written over."""
+    mistaken = lambda found: iter(np.flatnonzero(found.guesses != found.labels))  # noqa: E731
+    monkeypatch.setattr("rowvit.teach.lesson.Findings.doubtful", mistaken)
+    folder = class_folders(tmp_path / "squares", 120)
+    package().save(tmp_path / "base.safetensors")
+    moved = sorted((folder / NAMES[0]).iterdir())[:2]
+    for file in moved:
+        file.rename(folder / NAMES[1] / f"moved-{file.name}")
+    command = ["teach", str(folder), "--from", str(tmp_path / "base.safetensors"), "--config", "tiny"]
+    command += ["-o", str(tmp_path / "mine.safetensors")]
+    result = CliRunner().invoke(app, [*command, "--json", str(tmp_path / "found.json")])
+    assert result.exit_code == 0, result.output
+    rows = json.loads((tmp_path / "found.json").read_text())["photos"]
+    assert len(rows) == 120 and all(row["class"] == Path(row["file"]).parent.name for row in rows)
+    wrong = [row for row in rows if row["class"] != row["guess"]]
+    assert {Path(row["file"]).name for row in wrong} == {f"moved-{file.name}" for file in moved}
+    assert all(1 / 3 < row["probability"] <= 1 for row in rows)
+    assert [row for row in rows if row["doubtful"]] == wrong
+    said = " ".join(result.output.split())
+    for row in wrong:
+        assert f"in the wrong folder? {row['file']} lies in {NAMES[1]} and looks like {NAMES[0]}" in said
+    monkeypatch.setattr("rowvit.cli.teach._LISTED", 1)
+    said = CliRunner().invoke(app, command).output
+    assert said.count("in the wrong folder?") == 1
+    assert "and 1 more, which --json lists" in said
+    photo = folder / NAMES[1] / f"moved-{moved[0].name}"
+    picture = photo.with_suffix(".png").read_bytes()
+    bad = CliRunner().invoke(app, [*command, "--plot", str(photo)])
+    assert bad.exit_code == 2 and "it is read as well" in " ".join(bad.output.split())
+    assert photo.read_bytes() == picture
 
 
 def test_kept_photos_are_learned_again(tmp_path: Path) -> None:

@@ -4,8 +4,10 @@
 from __future__ import annotations
 
 import copy
+import errno
 import itertools
 import logging
+import math
 import os
 import pickle
 import re
@@ -239,7 +241,7 @@ def test_damaged_cifar(tmp_path: Path, batch: dict, message: str) -> None:
 
 def test_subset_says_what_the_set_lacks(tmp_path: Path) -> None:
     photos = open_data(sets.archive(tmp_path / "a.npz"), "train")
-    some = replace(photos, name=f"{photos.name}, 1 of 3 classes")
+    some = replace(photos, scope="1 of 3 classes")
     assert some.subset(7).name == "a train, 7 of 24 drawn with seed 0, 1 of 3 classes"
     assert some.subset(7).subset(3).name == "a train, 3 of 7 drawn with seed 0, 1 of 3 classes"
     model, card = store.load(network(tmp_path / "in.safetensors"))
@@ -254,6 +256,38 @@ def test_subset(tmp_path: Path) -> None:
     assert len(part) == 7 and "7 of 24" in part.name
     assert part.labels.tolist() == photos.subset(7).labels.tolist()
     assert photos.subset(100) is photos
+
+
+def test_sets_are_called_by_their_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also the one that one is in, and where a name has a comma."""
+    data = sets.folder(tmp_path / "cats, dogs")
+    sets.cifar(tmp_path)
+    monkeypatch.chdir(data)
+    assert open_data(Path("."), "train").subset(5).name == "cats, dogs train, 5 of 24 drawn with seed 0"
+    monkeypatch.chdir(data / "train" / "red")
+    assert open_data(Path("."), "train", labels=False).name == "red, all 8, without labels"
+    monkeypatch.chdir(tmp_path / "cifar-10-batches-py")
+    assert open_data(Path("."), "test").name.startswith("cifar-10 test, all ")
+
+
+def _denied(path: object) -> None:
+    raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+
+@pytest.mark.parametrize("what", ["scandir", "stat"])
+def test_a_class_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str) -> None:
+    """It is not left out without a word: neither a folder that cannot be listed, nor one not entered."""
+    data = sets.folder(tmp_path / "data")
+    whole, closed = getattr(os, what), data / "train" / "red"
+
+    def guarded(path: object = ".", *more: object, **options: object) -> object:
+        inside = closed == Path(os.fsdecode(path)) if what == "scandir" else closed in Path(path).parents
+        return _denied(path) if not isinstance(path, int) and inside else whole(path, *more, **options)
+
+    monkeypatch.setattr(os, what, guarded)
+    with pytest.raises(RowvitError, match=r"train/red.* cannot be read \(Permission denied\)"):
+        open_data(data, "train")
+    assert len(open_data(data, "test")) == 12
 
 
 def test_augmentation_depends_on_epoch_and_index_alone(tmp_path: Path) -> None:
@@ -938,6 +972,79 @@ def test_rates_fall_to_the_last() -> None:
     phase = Phase(1, 2e-3, warmup=0.1, final_lr=4e-4)
     rates = [_rate(phase, done) for done in (0.05, 0.1, 0.55, 1.0)]
     assert rates == pytest.approx([1e-3, 2e-3, 1.2e-3, 4e-4])
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_every_step_is_as_the_recipe_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, precision: str
+) -> None:
+    """Rates by phase and block, tokens, pruning, precision; every epoch has its order and its views."""
+    photos = open_data(sets.archive(tmp_path / "a.npz"), "train")
+    model, card = store.load(network(tmp_path / "in.safetensors"))
+    phases = (
+        Phase(2, 1e-3, warmup=0.5, final_lr=1e-4, layer_decay=0.5, token_drop=0.4),
+        Phase(4, 2e-3, warmup=0.0, prune_layers=(0,), rho=0.5, prune_share=0.5),
+    )
+    recipe = Recipe(phases, batch=8, seed=1, precision=precision, augmentation=Augmentation(flip=True))
+    trainer = Trainer(model, card, photos, recipe, tmp_path / "x.state")
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    rates: list[dict[str, float]] = []
+    found: list[tuple[float, bool]] = []
+    views: list[bytes] = []
+    casts: list[bool] = []
+    whole = trainer._step
+
+    def noted(wrapped: object, optimizer: torch.optim.AdamW, phase: Phase, *batch: torch.Tensor) -> float:
+        groups = optimizer.param_groups
+        rates.append({names[id(p)]: group["lr"] for group in groups for p in group["params"]})
+        found.append((model.token_drop, bool(model.config.pruning)))
+        views.extend(photo.numpy().tobytes() for photo in batch[0])
+        return whole(wrapped, optimizer, phase, *batch)
+
+    monkeypatch.setattr(trainer, "_step", noted)
+    model.register_forward_pre_hook(lambda *_: casts.append(torch.is_autocast_enabled("cpu")))
+    trainer.run()
+
+    first = [2e-6, 1e-3 / 3, 2e-3 / 3, 1e-3, 7.75e-4, 3.25e-4]
+    second = [1e-3 * (1 + math.cos(math.pi * step / 12)) for step in range(12)]
+    assert [step["head.weight"] for step in rates] == pytest.approx([*first, *second])
+    for name, factor in (("blocks.1.mlp.fc1.bias", 2), ("blocks.0.attn.qkv.weight", 4), ("pos_embed", 8)):
+        expected = [*(rate / factor for rate in first), *second]
+        assert [step[name] for step in rates] == pytest.approx(expected), name
+    assert found[:6] == [(0.4, False)] * 6 and {*found[6:]} == {(0.0, False), (0.0, True)}
+    assert model.token_drop == 0 and model.config.pruning
+    assert {*casts} == {precision == "bf16"}
+
+    def plain(view: bytes) -> bytes:
+        """Of a photo, whether it is mirrored or not."""
+        pixels = np.frombuffer(view, np.uint8).reshape(3, 16, 16)
+        return min(view, pixels[:, :, ::-1].tobytes())
+
+    epochs = [[plain(view) for view in views[at : at + 24]] for at in range(0, len(views), 24)]
+    every = {plain(photo.transpose(2, 0, 1).tobytes()) for photo in photos.pixels(range(24), 16)}
+    assert len(epochs) == 6 and all({*epoch} == every for epoch in epochs) and len(every) == 24
+    assert len({tuple(epoch) for epoch in epochs}) == 6 and len({*views}) > 40
+
+
+def test_each_augmentation_alone(tmp_path: Path) -> None:
+    """Mirrors only mirror, and some; colours leave no photo's size, and few as they are."""
+    photos = open_data(sets.archive(tmp_path / "a.npz"), "train")
+    plain = [torch.from_numpy(one).permute(2, 0, 1) for one in photos.pixels(range(24), 16)]
+    mirrored = TrainingSet(photos, 16, "bicubic", Augmentation(flip=True), seed=1)
+    same = [torch.equal(mirrored[i][0], plain[i]) for i in range(24)]
+    assert 4 < sum(same) < 20
+    assert all(same[i] or torch.equal(mirrored[i][0], plain[i].flip(2)) for i in range(24))
+    coloured = TrainingSet(photos, 16, "bicubic", Augmentation(randaugment=9), seed=1)
+    assert sum(torch.equal(coloured[i][0], plain[i]) for i in range(24)) < 12
+    assert {coloured[i][0].shape for i in range(24)} == {(3, 16, 16)}
+
+
+def test_smooth_labels() -> None:
+    """A share of every label is spread over all classes."""
+    logits = torch.tensor([[math.log(2), 0.0, 0.0]])  # probabilities of a half and two quarters
+    targets = torch.tensor([[1.0, 0.0, 0.0]])
+    found = loss(logits, targets, None, Phase(1, 1e-3, label_smoothing=0.3))
+    assert found.item() == pytest.approx(0.8 * math.log(2) + 0.2 * math.log(4))
 
 
 def test_what_decays() -> None:

@@ -259,6 +259,11 @@ def test_labels_from_a_file(tmp_path: Path) -> None:
     assert matched(photos_of("x", "y"), "net", ["a", "b"], "sorted").labels.tolist() == [0, 1]
     with pytest.raises(RowvitError, match=r"knows 5 classes, the photos .* have 3"):
         matched(photos_of("x", "y", "z"), "net", list("abcde"), "sorted")
+    deep, long = '{"a":' * 200_000, f"a,{'b' * 200_000}"
+    for name, text, message in (("l.json", deep, "nested too deeply"), ("l.csv", long, "field larger than")):
+        (tmp_path / name).write_text(text)
+        with pytest.raises(RowvitError, match=message):
+            read_labels(str(tmp_path / name))
     for text, message in (("a,b,c", "line 1 is not FOLDER,CLASS"), ("a,b\n\nc", "line 2 is not")):
         (tmp_path / "l.csv").write_text(text)
         with pytest.raises(RowvitError, match=message):
@@ -425,6 +430,55 @@ def test_on_the_simulated_rtl(tmp_path: Path) -> None:
     golden = evaluate(net, photos, "golden", config, cycles=2)
     assert np.array_equal(golden.work.logits, found.work.logits)
     assert replace(golden).work.cycles == pytest.approx(found.work.cycles, rel=0.1)
+
+
+@pytest.mark.parametrize("what", ["logits", "kept", "fewer", "tokens"])
+def test_a_photo_that_differs_on_the_simulated_rtl(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    """In whatever the two answer, and be it that one keeps tokens where the other has none."""
+    from rowvit.hardware import config as configs
+    from rowvit.targets.driver import Accelerator
+
+    drops = [{"layer": 0, "keep": 6, "threshold": 0}]
+    net = package(tokens={"layers": [TINY["depth"] - 1], "rows": "all"}, pruning=drops)
+    plain, seen = Accelerator.__call__, []
+
+    def other(self: Accelerator, *arguments: object) -> list:
+        first, *more = found = plain(self, *arguments)
+        seen.append(found)
+        if len(seen) > 1:
+            return found
+        if what == "logits":
+            first.logits = first.logits + 1
+        elif what == "kept":
+            first.kept = [first.kept[0][::-1]]
+        elif what == "fewer":
+            first.kept = []
+        else:
+            first.tokens = {n: one._replace(values=1 - one.values) for n, one in first.tokens.items()}
+        return [first, *more]
+
+    monkeypatch.setattr(Accelerator, "__call__", other)
+    photos = open_data(sets.archive(tmp_path / "a.npz"), "test").subset(2)
+    found = evaluate(net, photos, "sim", configs.load("tiny"))
+    assert found.work.bit_exact.tolist() == [False, True]
+
+
+def test_workers_that_cannot_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """None of them stays behind."""
+    distributed = pytest.importorskip("distributed")
+    clusters: list = []
+
+    def refuses(cluster: object, **_: object) -> None:
+        clusters.append(cluster)
+        raise OSError("timed out")
+
+    monkeypatch.setattr(distributed, "Client", refuses)
+    photos = open_data(sets.archive(tmp_path / "a.npz"), "test")
+    with pytest.raises(RowvitError, match=r"no workers could be started \(timed out\); use --jobs 1"):
+        evaluate(package(), photos, jobs=2)
+    assert clusters[0].status == distributed.Status.closed and not clusters[0].workers
 
 
 def test_logits_that_are_no_numbers_are_no_accuracy():

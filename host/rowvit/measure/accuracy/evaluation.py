@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import csv
 import hashlib
-import json
 import logging
 import math
 import os
@@ -17,7 +16,7 @@ import re
 import signal
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, fields, replace
 from datetime import datetime, timezone
 from functools import partial
@@ -29,6 +28,7 @@ import numpy as np
 from rowvit import decoding
 from rowvit.decoding import SAID, say_once
 from rowvit.errors import RowvitError, needs
+from rowvit.formats.container import parse
 from rowvit.formats.description import image_shape
 from rowvit.formats.work import WORK, count_work
 from rowvit.photos import one_way
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from rowvit.model.store import Card
     from rowvit.model.vit import VisionTransformer
     from rowvit.photos import Photos
-    from rowvit.reference.network import Counts, ImageResult
+    from rowvit.reference.network import Counts
     from rowvit.targets.target import Result
 
     #: a package, or a float network and its card
@@ -219,7 +219,7 @@ def load(name: str | Path) -> Network:
     from rowvit.model import store
     from rowvit.targets.target import read_package
 
-    if Path(name).is_file() and store.KEY in container.read(name)[1]:
+    if store.KEY in container.metadata(name):
         return store.load(name)
     return read_package(name)
 
@@ -318,11 +318,11 @@ def matched(photos: Photos, network: str, classes: Sequence[str], labels: Labels
 
 
 def _named(photos: Photos, labels: np.ndarray, classes: Sequence[str]) -> Photos:
-    """Photos with a network's classes; their name says how many of these they show, if it does not yet."""
-    there, name = len(np.unique(labels)), photos.name
-    if there < len(classes) and not name.endswith(" classes"):
-        name = f"{name}, {there} of {len(classes)} classes"
-    return replace(photos, labels=labels, classes=tuple(classes), name=name)
+    """Photos with a network's classes; their scope says how many of these they show, if it does not yet."""
+    there, scope = len(np.unique(labels)), photos.scope
+    if there < len(classes) and not scope:
+        scope = f"{there} of {len(classes)} classes"
+    return replace(photos, labels=labels, classes=tuple(classes), scope=scope)
 
 
 #: ImageNet's names of classes, which sort in the order of its labels
@@ -354,13 +354,16 @@ def read_labels(option: str | None) -> Labels:
         raise RowvitError(f"{path}: cannot be read ({error})") from error
     if path.suffix == ".json":
         try:
-            found = json.loads(text)
+            found = parse(text)
         except ValueError as error:
             raise RowvitError(f"{path}: is not JSON ({error})") from error
         if not isinstance(found, dict) or not all(type(value) in (str, int) for value in found.values()):
             raise RowvitError(f"{path}: is no object of names and classes", 'write {"folder": "class", ...}')
         return found
-    rows = [row for row in csv.reader(text.splitlines()) if row]
+    try:
+        rows = [row for row in csv.reader(text.splitlines()) if row]
+    except csv.Error as error:
+        raise RowvitError(f"{path}: cannot be read ({error})") from error
     for line, row in enumerate(rows, 1):
         if len(row) != 2:
             raise RowvitError(f"{path}: line {line} is not FOLDER,CLASS")
@@ -429,22 +432,23 @@ def integer_work(
     work are the RTL's counters, and each photo is compared with the integer reference.
     """
     import rowvit
-    from rowvit.formats.familiar import distance
     from rowvit.reference import patchify, run
+    from rowvit.targets.target import Result
 
-    expected = run(package, patchify(pixels, package.arch["patch_size"]))
-    counts = [image.counts for image in expected]
-    found: Sequence[ImageResult | Result] = expected
+    images = run(package, patchify(pixels, package.arch["patch_size"]))
+    counts = [image.counts for image in images]
+    found = expected = [
+        Result.of(package.meta, image.logits, image.kept, package.tensors, tokens=image.tokens)
+        for image in images
+    ]
     counted: Sequence[Counts | Result] = counts
     spent, same = np.full(len(pixels), np.nan), np.ones(len(pixels), bool)
     if target == "sim" and config is not None:
         with rowvit.open("sim", config) as sim:
             sim.load(package)
-            results = sim(pixels)
-        found, counted = results, results
-        spent[:] = [result.cycles for result in results]
-        for index, (result, image) in enumerate(zip(results, expected, strict=True)):
-            same[index] = all(map(np.array_equal, [result.logits, *result.kept], [image.logits, *image.kept]))
+            found = counted = sim(pixels)
+        spent[:] = [result.cycles for result in found]
+        same[:] = [result.same(wanted) for result, wanted in zip(found, expected, strict=True)]
     elif config is not None and timed:
         from rowvit.compiler import compile as lower
         from rowvit.cycles import measured, predict
@@ -453,14 +457,13 @@ def integer_work(
         for index in timed:
             spent[index] = predict(program, config, statistics=measured(counts[index])).image_cycles[0]
     hidden = package.arch["hidden"]
-    away = [distance(package.meta, package.tensors, image.tokens) for image in found]
     return Outcomes(
         np.stack([image.logits for image in found]) * package.meta["scales"].get("logit", 1.0),
         **{key: np.array([getattr(one, key) for one in counted], np.int64) for key in WORK},
         zeros=np.array([1 - sum(c.ffn2_nonzeros) / (sum(c.live) * hidden) for c in counts]),
         cycles=spent,
         bit_exact=same,
-        distance=np.array(away, np.float64),  # of None NaN
+        distance=np.array([one.distance for one in found], np.float64),  # of None NaN
     )
 
 
@@ -605,14 +608,20 @@ def _run(
     # it tells of connections that were closed, with tracebacks, also after the cluster's end and its silence
     logging.getLogger("distributed.batched").setLevel(logging.WARNING)
     cluster = None
-    try:
-        if scheduler is None:
-            options = {"threads_per_worker": 1, "dashboard_address": None, "silence_logs": logging.CRITICAL}
-            cluster = LocalCluster(n_workers=jobs, **options)
-        client = Client(scheduler or cluster, timeout=10)
-    except (OSError, ValueError) as error:
-        raise RowvitError(f"no Dask scheduler answers at {scheduler} ({error})") from error
-    with cluster or nullcontext(), client, _killed_on_failure(cluster):
+    with ExitStack() as stack:
+        try:
+            if scheduler is None:
+                options = {
+                    "threads_per_worker": 1,
+                    "dashboard_address": None,
+                    "silence_logs": logging.CRITICAL,
+                }
+                cluster = stack.enter_context(LocalCluster(n_workers=jobs, **options))
+            client = stack.enter_context(Client(scheduler or cluster, timeout=10))
+        except (OSError, ValueError) as error:
+            what = f"no Dask scheduler answers at {scheduler}" if scheduler else "no workers could be started"
+            raise RowvitError(f"{what} ({error})", "" if scheduler else "use --jobs 1") from error
+        stack.enter_context(_killed_on_failure(cluster))
         if cluster:
             client.register_plugin(EndWithParent())
         try:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rowvit.errors import RowvitError, needs
+from rowvit.formats.container import parse
 from rowvit.measure.power import statistics
 from rowvit.measure.speed import throughput
 
@@ -23,7 +24,7 @@ def read(path: Path) -> dict[str, Any]:
         It cannot be read, or lacks something that `check` names.
     """
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
+        document = parse(path.read_text(encoding="utf-8"), strict=False)
     except OSError as error:
         raise RowvitError(f"{path}: cannot be read ({error.strerror})") from error
     except ValueError as error:

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -14,6 +13,7 @@ import torch
 from torch import Tensor
 
 from rowvit.errors import RowvitError
+from rowvit.formats.container import parse
 from rowvit.model.importers.foreign import by_settings
 from rowvit.model.store import Card
 from rowvit.model.vit import ViTConfig
@@ -197,7 +197,7 @@ def _json(path: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = parse(path.read_text(encoding="utf-8"), strict=False)
     except ValueError as error:
         raise RowvitError(f"{path}: is not readable as JSON", "fix it or move it away") from error
     return found if isinstance(found, dict) else {}

@@ -8,6 +8,7 @@ in order and would otherwise hold a step back behind a full load queue.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -254,6 +255,10 @@ class Tracker:
             here.setdefault((new.engine, new.write), []).append((self.done[new.engine], base, end, new))
 
 
+class _NoRoom(Exception):
+    """The step, by its number, for whose loads there is none."""
+
+
 class Scheduler:
     """Order of loads and steps for one pass, and the instructions of that order."""
 
@@ -277,9 +282,10 @@ class Scheduler:
     def _order_with_back_off(self, past: dict[OnChip, list[_Used]]) -> list[Load | Step]:
         ahead = [LOOKAHEAD] * len(self.steps)
         while True:
-            order, stuck = self._order(ahead, past)
-            if order:
-                return order
+            try:
+                return self._order(ahead, past)
+            except _NoRoom as error:
+                (stuck,) = error.args
             window = range(max(0, stuck - _BACK_OFF), stuck + 1)
             if not any(ahead[i] for i in window):
                 step, config, name = self.steps[stuck], self.config, self.lowering.meta["name"]
@@ -293,8 +299,8 @@ class Scheduler:
             for i in window:
                 ahead[i] = max(0, ahead[i] - 1)
 
-    def _order(self, ahead: list[int], past: dict[OnChip, list[_Used]]) -> tuple[list[Load | Step], int]:
-        """One attempt; an empty list and the step without room if it fails."""
+    def _order(self, ahead: list[int], past: dict[OnChip, list[_Used]]) -> list[Load | Step]:
+        """One attempt; `_NoRoom` if it fails."""
         self.rooms = {
             OnChip.WEIGHT: _Room(self.config.weight_depth, self.lowering.reserved, past[OnChip.WEIGHT]),
             OnChip.PARAM: _Room(self.config.param_slots, [], past[OnChip.PARAM]),
@@ -313,38 +319,43 @@ class Scheduler:
             early = [index for index in early if index > now]
             while window < len(queue):
                 index, load = queue[window]
-                needed = index <= now
-                if not needed and len(early) >= ahead[now]:
+                if index > now and len(early) >= ahead[now]:
                     break
-                block = load.block
-                room = self.rooms[block.memory] if block else None
-                if block and room and block.base < 0 and not room.place(block, now):
-                    if needed:
-                        return [], now
-                    # two such blocks have no room: the next one begins where the last ends
-                    if 2 * load.rows <= room.size or load.mask:
-                        break
-                    first, size = room.place_early(block, now, index)
-                    if not size:
-                        break
-                    parts = load.split(first, size, load.groups * self.config.lanes)
-                    queue[window : window + 1] = [(index, part) for part in parts]
-                    load = parts[0]
-                elif (
-                    (block and room and load.late and not needed)  # what is needed has become free
-                    and not room.free(block, load.offset, load.rows, now)
-                ):
+                parts = self._with_room(load, index, now)
+                if not parts:
                     break
-                if load.after >= now:
-                    if load.mask is None:
-                        break
+                queue[window : window + 1] = [(index, part) for part in parts]
+                load = parts[0]
+                if load.after < now:
+                    order.append(queue.pop(window)[1])
+                    if index > now:
+                        early.append(index)
+                elif load.mask is None:
+                    break
+                else:
                     window += 1  # others may pass while its mask is being made
-                    continue
-                order.append(queue.pop(window)[1])
-                if not needed:
-                    early.append(index)
             order.append(step)
-        return order, -1
+        return order
+
+    def _with_room(self, load: Load, index: int, now: int) -> Sequence[Load]:
+        """The load of a step, once there is room for it, or its parts, where there is some for the first of
+        them; none of them if it waits. `_NoRoom` if it is one of the step ``now``, which cannot.
+        """
+        block = load.block
+        if block is None:
+            return [load]
+        room = self.rooms[block.memory]
+        if block.base < 0 and not room.place(block, now):
+            if index <= now:
+                raise _NoRoom(now)
+            # two such blocks have no room: the next one begins where the last ends
+            if 2 * load.rows <= room.size or load.mask:
+                return []
+            first, size = room.place_early(block, now, index)
+            return load.split(first, size, load.groups * self.config.lanes) if size else []
+        # what is needed has become free
+        waits = load.late and index > now and not room.free(block, load.offset, load.rows, now)
+        return [] if waits else [load]
 
     def instructions(self, order: list[Load | Step], code_bytes: int) -> list[Instruction]:
         """All instructions, HEADER to END; the weights follow ``code_bytes`` of code.

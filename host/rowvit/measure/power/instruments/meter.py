@@ -99,98 +99,133 @@ class MeterLog(Instrument):
     def _read(self) -> tuple[np.ndarray, np.ndarray, float | None]:
         """Seconds, watts, and what steps of volts and amperes may hide of these."""
         require_pandas()
+        table = _Table(self.path, self.columns)
+        when, power = table.times(), table.numbers("w", "power", "watt")
+        volts: Any = None if power is not None else table.numbers("v", "volt")
+        amperes: Any = None if power is not None else table.numbers("a", "curr", "amp")
+        self.used = table.used
+        if when is None or (power is None and (volts is None or amperes is None)):
+            raise RowvitError(
+                f"{self.path} has the columns {', '.join(map(str, table.frame.columns))}; it needs time, and"
+                " power or voltage and current"
+            )
+        step = None
+        if power is None:
+            power = volts * amperes
+            steps = (resolution(column.to_numpy(np.float64)) for column in (volts, amperes))
+            step = np.dot(list(steps), [abs(amperes).mean(), abs(volts).mean()])
+        readings = np.stack([when.to_numpy(np.float64), power.to_numpy(np.float64)])
+        table.require_order(readings)
+        return readings[0], readings[1], step
+
+
+class _Table:
+    """A log's cells by columns, whose names are in lower case; what is wrong with one is said by its line.
+
+    `RowvitError` if it cannot be read. ``wanted`` are the columns that count where several begin alike;
+    ``used`` becomes those that were read, as the log calls them.
+    """
+
+    def __init__(self, path: Path, wanted: Sequence[str]) -> None:
         import pandas as pd
 
+        self.path, self.wanted = path, wanted
+        self.used: list[str] = []
         try:
-            text = self.path.read_text(encoding="utf-8-sig")
+            text = path.read_text(encoding="utf-8-sig")
             # where commas are decimal, columns are apart by semicolons
-            separators = {"sep": ";", "decimal": ","} if ";" in text.partition("\n")[0] else {}
+            separator, self.decimal = (";", ",") if ";" in text.partition("\n")[0] else (",", ".")
             with warnings.catch_warnings():
                 warnings.simplefilter("error", pd.errors.ParserWarning)  # that cells are lost
-                frame = pd.read_csv(
-                    io.StringIO(_without_ends(text, separators.get("sep", ","))),
+                self.frame = pd.read_csv(
+                    io.StringIO(_without_ends(text, separator)),
                     skipinitialspace=True,
                     index_col=False,
-                    **separators,
+                    sep=separator,
+                    decimal=self.decimal,
                 )
         except (OSError, ValueError, pd.errors.ParserWarning) as error:
             why = _RAGGED.search(str(error))
             said = f"line {why[1]} has more cells than the header" if why else str(error)
             raise RowvitError(
-                f"{self.path}: cannot be read as CSV ({' '.join(said.split())})",
+                f"{path}: cannot be read as CSV ({' '.join(said.split())})",
                 "use a log with a header, and as many cells in every line",
             ) from error
-        columns = {str(name).strip().lower(): name for name in frame.columns}
+        self.names = {str(name).strip().lower(): name for name in self.frame.columns}
         # of the rows: pandas leaves out lines that are empty
-        lines = [number for number, line in enumerate(text.splitlines(), 1) if line.strip()][1:]
+        self.lines = [number for number, line in enumerate(text.splitlines(), 1) if line.strip()][1:]
 
-        def refuse(wrong: Any, values: Any, name: str, what: str) -> None:
-            """`RowvitError` about the first cell that is wrong, if one is."""
-            for row in np.flatnonzero(wrong)[:1]:
-                cell, where = str(values.iloc[row]).strip(), columns[name]
-                overload = "; or, if OL is there for overload, measure in a larger range"
-                raise RowvitError(
-                    f"{self.path}: line {lines[row]}: {cell!r} in the column {where!r} is not a {what}",
-                    f"remove the line, which leaves a gap{overload if what == 'number' else ''}",
-                )
-
-        def column(kind: str, *starts: str) -> Any:
-            """In seconds, watts, volts or amperes; dates as they are."""
-            names = [n for n in columns if n.startswith(starts) and "factor" not in n]
-            names = [n for n in names if n in self.columns] or names
-            if not names:
-                return None
-            if len(names) > 1 and kind != "s":
-                raise RowvitError(
-                    f"{self.path}: several columns have a {_QUANTITIES[kind]}: {', '.join(names)}",
-                    "say which by --column NAME",
-                )
-            name = names[0]
-            self.used = [*dict.fromkeys([*self.used, str(columns[name])])]
-            values = frame[columns[name]]
-            if not pd.api.types.is_numeric_dtype(values):
-                decimal = values.astype(str).str.replace(separators.get("decimal", "."), ".", regex=False)
-                numbers = pd.to_numeric(decimal, errors="coerce")
-                if kind == "s" and numbers.isna().any():
-                    return values
-                refuse(numbers.isna() & values.notna(), values, name, "number")
-                values = numbers
-            refuse(np.isinf(values), values, name, "number")
-            return values * self._unit(name, kind)
-
-        when, power = column("s", "time", "date"), column("w", "power", "watt")
-        day, hour = column("s", "date"), column("s", "time")
-        if day is not None and hour is not None and not pd.api.types.is_numeric_dtype(hour):
-            when = day.astype(str) + " " + hour.astype(str)
-        volts: Any = None if power is not None else column("v", "volt")
-        amperes: Any = None if power is not None else column("a", "curr", "amp")
-        if when is None or (power is None and (volts is None or amperes is None)):
+    def numbers(self, kind: str, *starts: str) -> Any:
+        """In watts, volts or amperes, by the first letter of these; None if no column begins so."""
+        names = self._called(starts)
+        if len(names) > 1:
             raise RowvitError(
-                f"{self.path} has the columns {', '.join(map(str, frame.columns))}; it needs time, and power"
-                " or voltage and current"
+                f"{self.path}: several columns have a {_QUANTITIES[kind]}: {', '.join(names)}",
+                "say which by --column NAME",
             )
-        if not pd.api.types.is_numeric_dtype(when):
-            dates = _dates(when)
-            name = next(n for n in columns if str(columns[n]) in self.used)
-            refuse(dates.isna() & when.notna(), when, name, "time")
-            when = (dates - pd.Timestamp(0, tz="UTC")) / pd.Timedelta(seconds=1)
-        watts, step = power, None
-        if power is None:
-            watts = volts * amperes
-            steps = (resolution(column.to_numpy(np.float64)) for column in (volts, amperes))
-            step = np.dot(list(steps), [abs(amperes).mean(), abs(volts).mean()])
-        table = np.stack([when.to_numpy(np.float64), watts.to_numpy(np.float64)])
-        empty = ~np.isfinite(table).all(axis=0)
-        wrong = empty | (np.diff(table[0], prepend=-np.inf) <= 0)
-        if wrong.any():
-            row = int(np.flatnonzero(wrong)[0])
+        return self._column(names[0], kind) if names else None
+
+    def times(self) -> Any:
+        """In seconds since 1970, or as the log counts them; None if no column begins with time or date."""
+        import pandas as pd
+
+        names = self._called(("time", "date"))
+        if not names:
+            return None
+        when = self._column(names[0], "s")
+        days, hours = (self._called((start,))[:1] for start in ("date", "time"))
+        if days and hours:
+            day, hour = self._column(days[0], "s"), self._column(hours[0], "s")
+            if not pd.api.types.is_numeric_dtype(hour):
+                when = day.astype(str) + " " + hour.astype(str)
+        if pd.api.types.is_numeric_dtype(when):
+            return when
+        dates = _dates(when)
+        self._refuse(dates.isna() & when.notna(), when, names[0], "time")
+        return (dates - pd.Timestamp(0, tz="UTC")) / pd.Timedelta(seconds=1)
+
+    def require_order(self, readings: np.ndarray) -> None:
+        """`RowvitError` if of the seconds and watts [2, n] one is empty, or the times do not ascend."""
+        empty = ~np.isfinite(readings).all(axis=0)
+        wrong = empty | (np.diff(readings[0], prepend=-np.inf) <= 0)
+        for row in np.flatnonzero(wrong)[:1]:
             what = "a cell is empty" if empty[row] else "its time is not after the one before"
             raise RowvitError(
-                f"{self.path}: line {lines[row]}: {what}", "remove the line, which leaves a gap"
+                f"{self.path}: line {self.lines[row]}: {what}", "remove the line, which leaves a gap"
             )
-        if table.shape[1] < 2:
-            raise RowvitError(f"{self.path} has {table.shape[1]} readings", "log ten a second or more")
-        return table[0], table[1], step
+        if readings.shape[1] < 2:
+            raise RowvitError(f"{self.path} has {readings.shape[1]} readings", "log ten a second or more")
+
+    def _called(self, starts: tuple[str, ...]) -> list[str]:
+        """The columns whose names begin so; of these the wanted ones, where there are some."""
+        names = [name for name in self.names if name.startswith(starts) and "factor" not in name]
+        return [name for name in names if name in self.wanted] or names
+
+    def _column(self, name: str, kind: str) -> Any:
+        """Its numbers in the quantity's own unit; dates as they are."""
+        import pandas as pd
+
+        self.used = [*dict.fromkeys([*self.used, str(self.names[name])])]
+        values = self.frame[self.names[name]]
+        if not pd.api.types.is_numeric_dtype(values):
+            cells = values.astype(str).str.replace(self.decimal, ".", regex=False)
+            numbers = pd.to_numeric(cells, errors="coerce")
+            if kind == "s" and numbers.isna().any():
+                return values
+            self._refuse(numbers.isna() & values.notna(), values, name, "number")
+            values = numbers
+        self._refuse(np.isinf(values), values, name, "number")
+        return values * self._unit(name, kind)
+
+    def _refuse(self, wrong: Any, values: Any, name: str, what: str) -> None:
+        """`RowvitError` about the first cell that is wrong, if one is."""
+        for row in np.flatnonzero(wrong)[:1]:
+            cell, where = str(values.iloc[row]).strip(), self.names[name]
+            overload = "; or, if OL is there for overload, measure in a larger range"
+            raise RowvitError(
+                f"{self.path}: line {self.lines[row]}: {cell!r} in the column {where!r} is not a {what}",
+                f"remove the line, which leaves a gap{overload if what == 'number' else ''}",
+            )
 
     def _unit(self, column: str, kind: str) -> float:
         """What a column's numbers are multiplied with, by the unit in its name; 1 without one."""

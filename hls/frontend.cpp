@@ -145,12 +145,13 @@ void horizontal(hls::stream<Geometry>& geometry_in, hls::stream<Pixel>& pixels,
 #pragma HLS ARRAY_PARTITION variable=previous complete
 #pragma HLS ARRAY_PARTITION variable=current complete
         ap_uint<12> taken = 0, made = 0;
-        ap_uint<12> complete = 0;  // sums; the newest is `current`
+        ap_uint<12> complete = 0, newest = 0;  // sums, and the number of the last of them, in `current`
         ap_uint<3> in_bin = 0;
+        bool due = false;  // a column of these; kept, as what changes it is known a cycle ahead
         while (made < side || taken < geometry.window_width) {
 #pragma HLS PIPELINE II=1
-            if (made < side && complete != 0 && walk.due(complete - 1)) {
-                ap_uint<9> weight = walk.weight_of(complete - 1);
+            if (due) {
+                ap_uint<9> weight = walk.weight_of(newest);
                 Column column;
                 for (int c = 0; c < 3; ++c) {
 #pragma HLS UNROLL
@@ -159,21 +160,24 @@ void horizontal(hls::stream<Geometry>& geometry_in, hls::stream<Pixel>& pixels,
                 columns.write(column);
                 walk.advance();
                 ++made;
+                due = made < side && walk.due(newest);
             }
-            bool hold = made < side && complete != 0 && walk.due(complete - 1);
-            if (!hold && taken < geometry.window_width) {
+            if (!due && taken < geometry.window_width) {
                 Pixel pixel = pixels.read();
-                bool full = in_bin == bin_end;
+                bool full = in_bin == bin_end, next = full && complete != count;
                 for (int c = 0; c < 3; ++c) {
 #pragma HLS UNROLL
                     ap_uint<11> with = (in_bin == 0 ? ap_uint<11>(0) : sum[c]) + pixel(8 * c + 7, 8 * c);
                     sum[c] = with;
-                    if (full && complete != count) {  // pixels beyond the last whole bin are dropped
+                    if (next) {  // pixels beyond the last whole bin are dropped
                         previous[c] = current[c];
                         current[c] = with;
                     }
                 }
-                if (full && complete != count) ++complete;
+                if (next) {
+                    newest = complete++;
+                    due = made < side && walk.due(newest);
+                }
                 in_bin = full ? ap_uint<3>(0) : ap_uint<3>(in_bin + 1);
                 ++taken;
             }
@@ -215,8 +219,10 @@ void vertical(hls::stream<Geometry>& geometry_in, hls::stream<Column>& columns,
             const ap_uint<9> weight = walk.weight_of(newest);
             for (ap_uint<12> j = 0; j < side; ++j) {
 #pragma HLS PIPELINE II=1
-                // before the second line the other buffer is empty, and its weight is 0
-                ap_uint<66> above = newest == 0 ? ap_uint<66>(0) : lines[!half][j], below = lines[half][j];
+                // both once, as each memory has one port for reads
+                const ap_uint<66> even = lines[0][j], odd = lines[1][j];
+                ap_uint<66> above = half ? even : odd, below = half ? odd : even;
+                if (newest == 0) above = 0;  // before the second line the other buffer is empty
                 Pixel pixel;
                 for (int c = 0; c < 3; ++c) {
 #pragma HLS UNROLL

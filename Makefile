@@ -78,6 +78,8 @@ mutate: tools $(VENV)/.test
 soak: $(VENV)/.test
 	$(VENV)/bin/python tests/host/soak.py
 
+# the server with the anyio of PYNQ's images
+test-pynq3.0: PYNQ_TESTS += tests/serve/test_strangers.py
 test-pynq3.0 test-pynq4: test-pynq%: $(VENV)/.core .venv-pynq%/.test
 	.venv-pynq$*/bin/python -m pytest $(PYNQ_TESTS)
 

@@ -90,7 +90,7 @@ class _Bodies:
 
     def __init__(self) -> None:
         self.all: set[_Body] = set()
-        self._less = anyio.Event()  # that one is gone
+        self._less = asyncio.Event()  # that one is gone
 
     def add(self, own: _Body, size: int, limit: int) -> None:
         """So many bytes more of a body; `Refusal` 429 if all have more than ``limit``, and none gives way."""
@@ -123,7 +123,7 @@ class _Bodies:
     def discard(self, own: _Body) -> None:
         self.all.discard(own)
         self._less.set()
-        self._less = anyio.Event()
+        self._less = asyncio.Event()
 
 
 def _too_many() -> Refusal:
@@ -204,11 +204,13 @@ class Gate:
                 status = message["status"]
                 last = [(b"connection", b"close")] if self.service.stopping else []
                 message["headers"] = [*message["headers"], *_HEADERS, *last]
+            taken = False
             with anyio.move_on_after(limits.deadline) as waiting:
                 own.scope = waiting
                 await send(message)
+                taken = True
             own.scope = None
-            if own.displaced or waiting.cancelled_caught:
+            if own.displaced or not taken:
                 status = LEFT
                 whole.cancel()
                 await anyio.sleep_forever()

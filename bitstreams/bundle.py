@@ -42,7 +42,7 @@ sha256sum -c --quiet SHA256SUMS
 for file in rowvit-*.bit wheels/*.whl; do
     [ ! -e "$file" ] || grep -qF "  $file" SHA256SUMS || {
         echo "rowvit: $file is here, but not of this bundle, and would be used;" \\
-             "remove it, or unpack the bundle into an empty folder" >&2; exit 1; }
+             "rm -rf wheels rowvit-* and unpack the bundle again" >&2; exit 1; }
 done
 python=/usr/local/share/pynq-venv/bin/python3    # PYNQ's own environment, from 3.0 on
 [ -x "$python" ] || python=python3
@@ -189,7 +189,7 @@ def main(
         raise typer.Exit(2) from error
     print(
         f"{made}: copy it to the board, and there, as root:"
-        f" rm -rf {made.stem} && tar xf {made.name} && cd {made.stem} && sh install.sh"
+        f" tar xf {made.name} && cd {made.stem} && sh install.sh"
     )
 
 

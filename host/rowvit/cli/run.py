@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -199,8 +200,9 @@ def run(
         except (KeyboardInterrupt, Terminated):
             if results and str(json_file) != "-":
                 there = [file for number, file in enumerate(files) if number not in refused][: len(results)]
-                _print_results(there, results, session.meta, top)
-                say(f"stopped: {len(results)} of {len(files)} images", ERR)
+                with suppress(OSError):  # the terminal may be what has gone
+                    _print_results(there, results, session.meta, top)
+                    say(f"stopped: {len(results)} of {len(files)} images", ERR)
             raise
         seconds = time.monotonic() - begin
         files = answered(files, refused)

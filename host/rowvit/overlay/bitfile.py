@@ -102,7 +102,8 @@ class IpBlock:
         """A parameter as a number; ``default`` if the file does not hold it."""
         text = self.parameters.get(name.lower(), "").strip().strip('"')
         if match := re.fullmatch(r"\d*'([hdb])([0-9a-fA-F_]+)", text):
-            return int(match[2].replace("_", ""), {"h": 16, "d": 10, "b": 2}[match[1]])
+            with suppress(ValueError):
+                return int(match[2].replace("_", ""), {"h": 16, "d": 10, "b": 2}[match[1]])
         with suppress(ValueError):
             return int(text, 0)
         with suppress(ValueError, OverflowError):

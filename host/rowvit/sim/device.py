@@ -398,9 +398,11 @@ class SimDevice(Device):
         status, error, live = (self._core(REGISTERS[name][0]) for name in ("STATUS", "ERROR", "LIVE"))
         code = error & 0xFF
         known = Error(code).name if code in set(Error) else f"unknown {code}"
+        if code not in (Error.NONE, Error.AXI_READ, Error.WATCHDOG):
+            known += f" at instruction {error >> 8}"
         return (
             f"cycle {stats['cycles']}, core status 0x{status:08X}, error {known},"
-            f" instruction {error >> 8}, {live} live tokens, DMA MM2S 0x{mm2s:08X}, S2MM 0x{s2mm:08X},"
+            f" {live} live tokens, DMA MM2S 0x{mm2s:08X}, S2MM 0x{s2mm:08X},"
             f" {stats['beats']} words read, {stats['sent']} sent, {stats['received']} received"
         )
 

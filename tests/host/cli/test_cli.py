@@ -758,13 +758,19 @@ def stopped(monkeypatch):
 @pytest.mark.parametrize(
     ("error", "status"), [(KeyboardInterrupt(), 130), (Terminated(signal.SIGTERM), 128 + signal.SIGTERM)]
 )
-def test_what_stops_run_leaves_the_answers_that_came(small, stopped, error, status):
+def test_what_stops_run_leaves_the_answers_that_came(small, monkeypatch, stopped, error, status):
     stopped(error)
     command = ["run", str(small["package"]), str(small["images"]), "-t", "golden", "-c", "tiny"]
     found = CliRunner().invoke(app, command)
     assert found.exit_code == status and "a.png" in found.stdout and "b.png" not in found.stdout
     assert "stopped: 1 of 2 images" in found.stderr
     assert CliRunner().invoke(app, [*command, "--json", "-"]).stdout == ""
+
+    def gone(*_):  # as the terminal is where a connection has ended
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr("rowvit.cli.run._print_results", gone)
+    assert CliRunner().invoke(app, command).exit_code == status
 
 
 @pytest.mark.parametrize(

@@ -101,7 +101,16 @@ def test_every_configuration_on_every_board(tmp_path, name, board):
     "text, number",
     [
         *(("0x3E22A840", 0x3E22A840), ("26", 26), ("32'h0000_001A", 26), ("4'b1010", 10), ("100.0", 100)),
-        *(("-1", -1), ("", 5), ("1.2.3", 5), ("1e999", 5), ("nan", 5)),
+        *(
+            ("-1", -1),
+            ("", 5),
+            ("1.2.3", 5),
+            ("8'd1A", 5),
+            ("8'b19", 5),
+            ("8'h_", 5),
+            ("1e999", 5),
+            ("nan", 5),
+        ),
     ],
 )
 def test_numbers_as_vivado_writes_them(files, text, number):

@@ -100,16 +100,16 @@ class MeterLog(Instrument):
         """Seconds, watts, and what steps of volts and amperes may hide of these."""
         require_pandas()
         table = _Table(self.path, self.columns)
-        when, power = table.times(), table.numbers("w", "power", "watt")
+        power = table.numbers("w", "power", "watt")
         volts: Any = None if power is not None else table.numbers("v", "volt")
         amperes: Any = None if power is not None else table.numbers("a", "curr", "amp")
-        self.used = table.used
-        if when is None or (power is None and (volts is None or amperes is None)):
+        if not table.timed or (power is None and (volts is None or amperes is None)):
             raise RowvitError(
                 f"{self.path} has the columns {', '.join(map(str, table.frame.columns))}; it needs time, and"
                 " power or voltage and current"
             )
-        step = None
+        when, step = table.times(), None
+        self.used = [name for name in map(str, table.frame.columns) if name in table.used]
         if power is None:
             power = volts * amperes
             steps = (resolution(column.to_numpy(np.float64)) for column in (volts, amperes))
@@ -165,13 +165,16 @@ class _Table:
             )
         return self._column(names[0], kind) if names else None
 
+    @property
+    def timed(self) -> bool:
+        """Whether there are `times`."""
+        return bool(self._called(("time", "date")))
+
     def times(self) -> Any:
-        """In seconds since 1970, or as the log counts them; None if no column begins with time or date."""
+        """In seconds since 1970, or as the log counts them, of the columns that begin with time or date."""
         import pandas as pd
 
         names = self._called(("time", "date"))
-        if not names:
-            return None
         when = self._column(names[0], "s")
         days, hours = (self._called((start,))[:1] for start in ("date", "time"))
         if days and hours:

@@ -43,19 +43,17 @@ def memory() -> tuple[int, int]:
     with suppress(OSError, KeyError):
         lines = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
         total, free = (1024 * int(lines[key].split()[0]) for key in ("MemTotal", "MemAvailable"))
-        for group in control_groups():
-            with suppress(OSError, ValueError):  # it has no limit
-                most, taken = (int((group / f"memory.{name}").read_text()) for name in ("max", "current"))
+        names = "max", "current", "inactive_file"
+        old = "limit_in_bytes", "usage_in_bytes", "total_inactive_file"  # of version 1
+        for group, (limit, usage, cache) in [
+            *((group, names) for group in control_groups()),
+            (GROUPS / "memory", old),
+        ]:
+            # without a limit it is "max", or a number beyond all memory
+            with suppress(OSError, ValueError):
+                most, taken = (int((group / f"memory.{name}").read_text()) for name in (limit, usage))
                 kept = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
-                total, free = min(total, most), min(free, most - taken + int(kept.get("inactive_file", 0)))
-        with suppress(OSError, ValueError):  # version 1, where no limit is a number beyond all memory
-            group = GROUPS / "memory"
-            most, taken = (
-                int((group / f"memory.{name}_in_bytes").read_text()) for name in ("limit", "usage")
-            )
-            kept = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
-            free = min(free, most - taken + int(kept.get("total_inactive_file", 0)))
-            total = min(total, most)
+                total, free = min(total, most), min(free, most - taken + int(kept.get(cache, 0)))
         return total, max(free, 0)
     return 16 * MOST_BYTES, 16 * MOST_BYTES
 

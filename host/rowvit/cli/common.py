@@ -101,15 +101,16 @@ class Command(TyperCommand):
         except OSError as error:
             if error.errno not in _FULL:
                 raise
-            what, cause = error.filename or f"a file, perhaps one in {tempfile.gettempdir()},", error
-            done = "written"
-            if error.errno == errno.EIO:  # which is not only said of what is written
-                what, done = error.filename or "a file", "read or written"
             if _of_a_stream(error):
-                what, done = "standard output", "written"
+                what = "standard output cannot be written"
                 with suppress(OSError):  # what it has not taken is not tried again at the end
                     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            sentence = f"{what} cannot be {done} ({error.strerror})"
+            elif error.errno == errno.EIO:
+                what = f"{error.filename or 'a file'} cannot be read or written"
+            else:
+                place = error.filename or f"a file, perhaps one in {tempfile.gettempdir()},"
+                what = f"{place} cannot be written"
+            sentence, cause = f"{what} ({error.strerror})", error
         except KeyboardInterrupt:
             # all that is left is to end, and a second Ctrl-C does that at once: no traceback of it
             signal.signal(signal.SIGINT, signal.SIG_DFL)

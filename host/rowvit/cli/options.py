@@ -67,9 +67,12 @@ def target_options(
     rate: int = RATE,
     check_every: int | None = None,
     megabytes: int = DDR,
+    frontend: FrontendName | None = None,
 ) -> dict[str, Any]:
     """What `rowvit.open` takes for this target."""
     options: dict[str, Any] = {} if check_every is None else {"check_every": check_every}
+    if frontend is not None:
+        options["frontend"] = frontend.value
     if target is TargetName.sim:
         options["memory"] = memory_model(memory, latency, rate, megabytes)
     elif target is TargetName.board and bitstream:

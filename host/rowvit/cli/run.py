@@ -164,9 +164,7 @@ def run(
         raise RowvitError("--trace-cycles is of a waveform", "name its file, with --trace")
     if check:
         read_package(model)  # a program is refused now, not after the run
-    options = opt.target_options(target, bitstream, memory, latency, rate, check_every, ddr)
-    if frontend is not None:
-        options["frontend"] = frontend.value
+    options = opt.target_options(target, bitstream, memory, latency, rate, check_every, ddr, frontend)
     if target is not opt.TargetName.golden and timeout is not None:
         options["timeout"] = timeout
     if target is opt.TargetName.sim:

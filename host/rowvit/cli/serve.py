@@ -8,7 +8,7 @@ import logging
 import os
 import secrets
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -146,9 +146,7 @@ def serve(
         raise RowvitError("--key is the key of a certificate", "name that, too, by --cert")
     seconds = deadline or _DEADLINE[target]
     networks = read_networks(models, examples, teach)
-    options: dict[str, Any] = opt.target_options(target, bitstream, memory, latency, rate, check_every)
-    if frontend is not None:
-        options["frontend"] = frontend.value
+    options = opt.target_options(target, bitstream, memory, latency, rate, check_every, frontend=frontend)
     if target is opt.TargetName.sim:
         options["timeout"] = seconds
     service = Service(

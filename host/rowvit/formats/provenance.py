@@ -7,6 +7,7 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any, get_args, get_origin, get_type_hints
 
 import fastjsonschema
 
@@ -16,25 +17,21 @@ from rowvit.hardware import config as configs
 from rowvit.hardware.config import HardwareConfig
 
 SUFFIXES = (".bit", ".hwh", ".json")
-_TEXT, _NUMBER = {"type": "string"}, {"type": "number"}
-_COUNTS = {"type": "object", "additionalProperties": _NUMBER}
-#: of the file: the types of `Provenance`'s fields
-_PROPERTIES = {
-    **dict.fromkeys(("board", "part", "configuration", "frontend", "config_hash"), _TEXT),
-    "structure": {"type": "object", "additionalProperties": {"type": "integer"}},
-    "revision": {"type": ["string", "null"]},
-    "dirty": {"type": "boolean"},
-    **dict.fromkeys(("tool", "strategy", "board_file", "date"), _TEXT),
-    **dict.fromkeys(("clock_mhz", "actual_clock_mhz", "setup_slack_ns", "hold_slack_ns"), _NUMBER),
-    "utilisation": {"type": "object", "additionalProperties": _COUNTS},
-    "files": {"type": "object", "additionalProperties": _TEXT},
+#: JSON Schema of the types that a provenance's fields have
+_SCHEMAS: dict[Any, dict[str, Any]] = {
+    str: {"type": "string"},
+    str | None: {"type": ["string", "null"]},
+    bool: {"type": "boolean"},
+    int: {"type": "integer"},
+    float: {"type": "number"},
 }
-_SCHEMA = {
-    "type": "object",
-    "properties": _PROPERTIES,
-    "required": [*_PROPERTIES],
-    "additionalProperties": False,
-}
+
+
+def _schema(kind: Any) -> dict[str, Any]:
+    """Of a type: one of `_SCHEMAS`, or a dictionary by names."""
+    if get_origin(kind) is dict:
+        return {"type": "object", "additionalProperties": _schema(get_args(kind)[1])}
+    return _SCHEMAS[kind]
 
 
 def sha256(path: Path) -> str:
@@ -81,7 +78,15 @@ class Provenance:
         except ValueError as error:
             raise RowvitError(f"{path} is not JSON ({error})", "copy it from the build again") from error
         try:
-            fastjsonschema.validate(_SCHEMA, values)
+            fastjsonschema.validate(
+                {
+                    "type": "object",
+                    "properties": _PROPERTIES,
+                    "required": [*_PROPERTIES],
+                    "additionalProperties": False,
+                },
+                values,
+            )
         except fastjsonschema.JsonSchemaValueException as error:
             raise RowvitError(
                 f"{path} is not the provenance of an overlay of this version ({error.message})",
@@ -92,6 +97,10 @@ class Provenance:
     def write(self, path: Path) -> None:
         """Write a provenance file, which `read` reads."""
         path.write_text(json.dumps(asdict(self), indent=2) + "\n", encoding="utf-8")
+
+
+#: schemas of the fields
+_PROPERTIES = {name: _schema(kind) for name, kind in get_type_hints(Provenance).items()}
 
 
 def verify(path: Path) -> list[Provenance]:

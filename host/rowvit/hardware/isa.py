@@ -274,6 +274,10 @@ class Error(Coded):
     STREAM_LONG = 7, "no TLAST on the last patch word"
 
 
+#: errors of no instruction, whose index is 0
+NOWHERE = frozenset({Error.NONE, Error.AXI_READ, Error.WATCHDOG})
+
+
 class Record(Coded):
     """A record begins with {payload bytes[63:32], count[31:16], tag[15:8], image[7:4], type[3:0]}."""
 

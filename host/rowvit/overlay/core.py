@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from rowvit.errors import RowvitError
-from rowvit.hardware.isa import BUSY, COUNTER_BASE, COUNTERS, DONE, ERROR, REGISTERS, Engine, Error
+from rowvit.hardware.isa import BUSY, COUNTER_BASE, COUNTERS, DONE, ERROR, NOWHERE, REGISTERS, Engine, Error
 from rowvit.overlay.bitfile import CORE_TYPES
 from rowvit.pynq import DefaultIP
 
@@ -27,8 +27,6 @@ _ERRORS: dict[int, tuple[str, str]] = {
         "run `rowvit diagnose`: the stream is out of step",
     ),
 }
-#: errors of no instruction
-_NOWHERE = (Error.AXI_READ, Error.WATCHDOG)
 _STARTED = [  # words that a start writes, in this order
     REGISTERS[name][0] // 4
     for name in (
@@ -100,7 +98,7 @@ class RowvitCore(DefaultIP):
         unknown = f"unknown error code {code}", "build bitstream and software from the same version"
         text, advice = _ERRORS.get(code, unknown)
         text = text.format(watchdog=self.get("WATCHDOG"))
-        where = "" if code in _NOWHERE else f" at instruction {index}"
+        where = "" if code in NOWHERE else f" at instruction {index}"
         return RowvitError(f"the core stopped{where}: {text}", advice)
 
     def state(self) -> str:

@@ -22,7 +22,7 @@ import numpy as np
 from rowvit.errors import RowvitError
 from rowvit.hardware.block_design import CORE, DMA, INTC, block_design
 from rowvit.hardware.config import HardwareConfig
-from rowvit.hardware.isa import COUNTERS, REGISTERS, Engine, Error
+from rowvit.hardware.isa import COUNTERS, NOWHERE, REGISTERS, Engine, Error
 from rowvit.hardware.memory import Memory
 from rowvit.overlay.bitfile import BitHeader
 from rowvit.pynq import Device, Metadata, PynqBuffer, RuntimeMetadataParser, interrupt
@@ -398,7 +398,7 @@ class SimDevice(Device):
         status, error, live = (self._core(REGISTERS[name][0]) for name in ("STATUS", "ERROR", "LIVE"))
         code = error & 0xFF
         known = Error(code).name if code in set(Error) else f"unknown {code}"
-        if code not in (Error.NONE, Error.AXI_READ, Error.WATCHDOG):
+        if code not in NOWHERE:
             known += f" at instruction {error >> 8}"
         return (
             f"cycle {stats['cycles']}, core status 0x{status:08X}, error {known},"

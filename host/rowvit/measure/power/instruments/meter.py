@@ -130,7 +130,7 @@ class _Table:
         import pandas as pd
 
         self.path, self.wanted = path, wanted
-        self.used: list[str] = []
+        self.used: set[str] = set()
         try:
             text = path.read_text(encoding="utf-8-sig")
             # where commas are decimal, columns are apart by semicolons
@@ -208,7 +208,7 @@ class _Table:
         """Its numbers in the quantity's own unit; dates as they are."""
         import pandas as pd
 
-        self.used = [*dict.fromkeys([*self.used, str(self.names[name])])]
+        self.used.add(str(self.names[name]))
         values = self.frame[self.names[name]]
         if not pd.api.types.is_numeric_dtype(values):
             cells = values.astype(str).str.replace(self.decimal, ".", regex=False)

@@ -279,6 +279,7 @@ def test_a_camera_that_is_stopped_before_it_comes(tab):
     tab.wait_for_timeout(200)
     assert tab.evaluate(STATES) == ["ended"] and tab.locator("article.answer").count() == 0
     tab.get_by_role("link", name="Classify").click()
+    tab.locator("#camera").wait_for()  # the other tab, which goes a moment later, has such a button, too
     assert button.is_visible()
     button.dblclick()
     tab.get_by_role("button", name="Stop the camera").wait_for()

@@ -46,7 +46,7 @@ def run(step: str, *more: object, **environment: str) -> subprocess.CompletedPro
     return subprocess.run(
         [sys.executable, *words[1:], *map(str, more)],
         cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT / "host"), **environment},
+        env={**os.environ, **environment},
         capture_output=True,
         text=True,
         timeout=HANG,
@@ -163,6 +163,6 @@ def test_a_file_that_is_not_there(own):
     with pytest.raises(RowvitError, match=r"the file of ROWVIT_BOARDS, cannot be read \(No such file"):
         boards()
     rowvit = [sys.executable, "-m", "rowvit.cli", "config", "list"]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT / "host"), "BOARD": "My-Board"}
+    environment = {**os.environ, "BOARD": "My-Board"}
     done = subprocess.run(rowvit, capture_output=True, text=True, timeout=HANG, env=environment)
     assert done.returncode == 2 and done.stderr.startswith(f"rowvit: {Path(own)}"), done.stderr

@@ -20,7 +20,6 @@ import pytest
 from PIL import Image, ImageOps
 from waiting import HANG, until
 
-import rowvit
 from rowvit import decoding
 from rowvit import processors as counting
 from rowvit.decoding import MOST_BYTES, Room, TooLarge
@@ -28,7 +27,6 @@ from rowvit.errors import RowvitError
 from rowvit.formats.bundled import MODELS
 from rowvit.images import decode
 
-HOST = Path(rowvit.__file__).parents[1]
 BOARD = 512_000_000, 300_000_000  # bytes of a Pynq-Z2, and those that Linux and Jupyter leave
 BOARD_ROOM = 512_000_000 // 8
 SLACK = 25  # MB: threads, the network's pixels, what the allocator keeps
@@ -58,11 +56,9 @@ print(json.dumps([start, status("VmHWM") + apart(), status("VmRSS"), wrong]))
 
 
 def run(code: str, *arguments: str, folder: Path) -> str:
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(HOST), *filter(None, sys.path)])}
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", code, *arguments],
         cwd=folder,
-        env=environment,
         stdout=subprocess.PIPE,
         text=True,
         check=True,

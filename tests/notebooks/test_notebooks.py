@@ -14,8 +14,6 @@ import pytest
 from execute import FOLDER, NOTEBOOKS, run
 from waiting import HANG
 
-HOST = FOLDER.parents[1]
-
 
 def printed(notebook: nbformat.NotebookNode) -> str:
     outputs = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
@@ -29,12 +27,6 @@ def stored(name: str) -> nbformat.NotebookNode:
 def pictures(notebook: nbformat.NotebookNode) -> int:
     outputs = [output for cell in notebook.cells if cell.cell_type == "code" for output in cell.outputs]
     return sum(any(kind.startswith("image/") for kind in output.get("data", {})) for output in outputs)
-
-
-@pytest.fixture(autouse=True)
-def environment(monkeypatch):
-    """The kernel's environment: this tree's package."""
-    monkeypatch.setenv("PYTHONPATH", str(HOST))
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)

@@ -20,7 +20,6 @@ import numpy as np
 import uvicorn
 from waiting import HANG, until
 
-import rowvit
 from rowvit.errors import RowvitError
 from rowvit.formats.tokens import Tokens
 from rowvit.hardware.config import load
@@ -178,13 +177,12 @@ def command(
 
     ``program`` is what Python runs, and ``environment`` stands over this process's.
     """
-    variables = {**os.environ, "PYTHONPATH": str(Path(rowvit.__file__).parents[1]), **environment}
     process = subprocess.Popen(
         [sys.executable, *program, "serve", *map(str, arguments), "-c", "tiny", "--port", "0"],
         stderr=subprocess.PIPE,
         stdin=subprocess.DEVNULL,
         text=True,
-        env=variables,
+        env={**os.environ, **environment},
     )
     lines: list[str] = []
     reader = threading.Thread(target=lambda: lines.extend(process.stderr))

@@ -54,13 +54,10 @@ def answers(port: int, path: str = "/v2/health/ready") -> bool:
 @pytest.fixture
 def servers(files):
     """Two servers of the command line, by port."""
-    environment = {**os.environ, "PYTHONPATH": str(Path(rowvit.__file__).parents[1])}
     started = {}
     for port in free_ports(2):
         command = (sys.executable, "-m", "rowvit.cli", "serve", files["small"], "-c", "tiny", "--port", port)
-        started[port] = subprocess.Popen(
-            [str(part) for part in command], env=environment, stderr=subprocess.PIPE, text=True
-        )
+        started[port] = subprocess.Popen([str(part) for part in command], stderr=subprocess.PIPE, text=True)
     try:
         for port, process in started.items():
             until(lambda port=port: answers(port), process)

@@ -24,7 +24,6 @@ from PIL import Image
 from puppet import command, port_of, serving
 from waiting import HANG, until
 
-import rowvit
 from rowvit.serve import gate, server
 from rowvit.serve.certificate import make
 from rowvit.serve.gate import neighbourhood
@@ -602,12 +601,10 @@ def test_https(files, tmp_path):
     if shutil.which("openssl") is None:
         pytest.skip("needs openssl")
     file = tmp_path / "own.pem"
-    environment = {**os.environ, "PYTHONPATH": str(Path(rowvit.__file__).parents[1])}
     made = subprocess.run(
         [sys.executable, "-m", "rowvit.cli", "certificate", "board.example", "192.168.2.99", "-o", file],
         capture_output=True,
         text=True,
-        env=environment,
         check=True,
     )
     assert file.stat().st_mode & 0o777 == 0o600

@@ -27,7 +27,6 @@ from waiting import HANG, until
 from rowvit.cli import app
 from rowvit.cli.common import ERR, Terminated, progress_bar
 from rowvit.formats import container
-from rowvit.formats.bundled import MODELS
 from rowvit.formats.package import ModelPackage
 from rowvit.hardware.isa import COUNTERS
 from rowvit.measure.power import protocol
@@ -287,8 +286,7 @@ def test_files_in_another_locale(tmp_path):
     files[1].write_text("cat\nd\xf6g\n", encoding="utf-8-sig")
     files[2].write_text("a,cat\n", encoding="utf-8-sig")
     own = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
-    environment = os.environ | own | {"PYTHONPATH": os.pathsep.join(sys.path)}
-    subprocess.run([sys.executable, "-c", code, *files], check=True, env=environment, timeout=HANG)
+    subprocess.run([sys.executable, "-c", code, *files], check=True, env=os.environ | own, timeout=HANG)
     assert files[0].read_text(encoding="utf-8") == "µJ ± …"
 
 
@@ -597,7 +595,6 @@ def test_packages_of_an_extra_that_are_missing(small):
         )
         done = subprocess.run(
             [sys.executable, "-c", code],
-            env=os.environ | {"PYTHONPATH": str(MODELS.parents[1])},
             capture_output=True,
             text=True,
             timeout=HANG,
@@ -674,7 +671,7 @@ def _ends_with_its_workers(sent: str, folder: Path, *arguments: object) -> None:
     command = [sys.executable, "-m", "rowvit.cli", *arguments, "--jobs", "2"]
     files = folder / "files"
     files.mkdir()
-    environment = os.environ | {"PYTHONPATH": str(MODELS.parents[1]), "TMPDIR": str(files)}
+    environment = os.environ | {"TMPDIR": str(files)}
 
     def listen() -> None:
         """A shell's background job ignores Ctrl-C, and nohup's SIGHUP, and what they start does, too."""
@@ -719,7 +716,7 @@ def test_names_that_are_not_utf_8(small, tmp_path):
     except OSError:
         pytest.skip("this file system takes UTF-8 alone")
     shutil.copy(small["images"] / "a.png", folder / os.fsdecode(b"caf\xe9.png"))
-    environment = os.environ | {"PYTHONPATH": str(MODELS.parents[1]), "PYTHONIOENCODING": "utf-8:strict"}
+    environment = os.environ | {"PYTHONIOENCODING": "utf-8:strict"}
 
     def rowvit(*arguments: object) -> str:
         command = [sys.executable, "-m", "rowvit.cli", *map(str, arguments)]

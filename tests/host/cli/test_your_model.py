@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 import shutil
 import subprocess
@@ -24,7 +23,6 @@ def walk(section: str, folder: Path) -> dict[str, str]:
     lines = DOCUMENT.split(f"## {section}\n")[1].split("\n```\n")[0].splitlines()
     commands = [shlex.split(line) for line in lines if line.startswith(("rowvit ", "python "))]
     shutil.copytree(ROOT / "host" / "rowvit" / "models" / "sign_digits_photos", folder / "photos")
-    environment = os.environ | {"PYTHONPATH": str(ROOT / "host")}
     printed = {}
     for program, name, *arguments in commands:
         if program == "rowvit":
@@ -33,7 +31,6 @@ def walk(section: str, folder: Path) -> dict[str, str]:
         found = subprocess.run(
             [sys.executable, name, *arguments],
             cwd=folder,
-            env=environment,
             capture_output=True,
             text=True,
             timeout=HANG,

@@ -44,7 +44,7 @@ from rowvit.train.loop import Trainer, _groups, _rate, in_bf16  # noqa: E402
 from rowvit.train.loss import features, loss, mix, rows  # noqa: E402
 from rowvit.train.recipe import Phase, Recipe  # noqa: E402
 
-HOST = Path(__file__).parents[3] / "host"
+ROOT = Path(__file__).parents[3]
 CONFIG = ViTConfig(image_size=16, patch_size=4, dim=32, depth=2, heads=2, hidden=48, classes=3)
 RECIPE = """
 batch = 8
@@ -388,9 +388,7 @@ def test_bad_recipes_are_named(tmp_path: Path, text: str, message: str) -> None:
     assert "r.toml" in str(found.value)
 
 
-@pytest.mark.parametrize(
-    "path", sorted((HOST.parent / "recipes").rglob("*.toml")), ids=lambda path: path.stem
-)
+@pytest.mark.parametrize("path", sorted((ROOT / "recipes").rglob("*.toml")), ids=lambda path: path.stem)
 def test_published_recipes_are_read(path: Path) -> None:
     assert recipes.load(path).phases
 
@@ -561,7 +559,7 @@ def test_killed_run_goes_on_without_loss(tmp_path: Path) -> None:
         "    return step(*a)\n"
         "loop.Trainer._step = late\nfrom rowvit.cli import app\napp(sys.argv[1:])\n"
     )
-    environment = os.environ | {"PYTHONPATH": str(HOST), "OMP_NUM_THREADS": "1"}
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(
         [sys.executable, slow, *map(str, base[3:]), "-o", str(killed)],
         env=environment,
@@ -685,7 +683,7 @@ def test_two_processes_train_the_same_network(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         teacher = store.load(tmp_path / "teacher.safetensors")
         Trainer(model, card, *begun, teacher, save_every=0.0).run(stop_after(1))
-    environment = os.environ | {"PYTHONPATH": str(HOST), "OMP_NUM_THREADS": "1"}
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     found = subprocess.run(
         [*launch, "-m", "rowvit.cli", *map(str, arguments), "-o", str(two)],

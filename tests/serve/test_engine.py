@@ -275,6 +275,10 @@ def test_a_core_that_stays_away_is_opened_again(networks):
         until(lambda: served.ask("GET", "/v2/health/ready").status == 503)
         reply = served.infer(image(1))
         assert reply.status == 503 and "the core no longer answers" in reply.error
+        states = [(one["state"], one["reason"]) for one in served.ask("POST", "/v2/repository/index").json]
+        assert {state for state, _ in states} == {"UNAVAILABLE"}
+        assert all("the core no longer answers" in reason for _, reason in states)
+        assert served.ask("POST", "/v2/repository/index", b'{"ready": true}').json == []
         mended.set()
         until(lambda: served.ask("GET", "/v2/health/ready").status == 200)
         assert classes(served.infer(image(4))) == [4]

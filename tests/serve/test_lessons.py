@@ -479,11 +479,15 @@ def test_a_taught_network_is_a_model(taught, caplog):
         one["name"]: one["shape"] for one in taught.ask("GET", f"/v2/models/{pupil.lesson}").json["outputs"]
     }
     assert outputs["probabilities"] == [-1, 3]
+    for path in ("", "/ready", "/config"):
+        assert taught.ask("GET", f"/v2/models/{pupil.lesson}{path}").json["name"] == pupil.lesson
+    reply = taught.ask("GET", f"/v2/models/{pupil.lesson}/stats")
+    assert reply.status == 404 and "a lesson has no statistics of its own" in reply.error
     pixels = np.stack([for_network(sets.png(one), package().meta) for one in sets.labelled(3, 11)[0]])
     with caplog.at_level("INFO", "rowvit.serve"):
         reply = taught.infer(pixels, model=pupil.lesson)
         until(lambda: "images=3" in caplog.text)
-    assert pupil.lesson not in caplog.text
+    assert pupil.lesson not in caplog.text and reply.json["model_name"] == pupil.lesson
     assert {one["name"]: one["data"] for one in reply.json["outputs"]}["label"] == NAMES
     assert 'rowvit_images_total{model="small, taught"} 3.0' in taught.ask("GET", "/metrics").body.decode()
 

@@ -255,6 +255,94 @@ def test_the_camera(tab, signs):
     assert images() == stopped
 
 
+def test_the_slider_stays_while_the_camera_runs(tab):
+    """Answers to frames come around it: it keeps the focus, and so a finger."""
+    tab.get_by_role("button", name="Use the camera").click()
+    tab.get_by_text("frames/s").wait_for()
+    tab.locator("input[type=range]").focus()
+    tab.evaluate("window.slider = document.activeElement")
+    at = int(tab.evaluate("slider.value"))
+    for number in range(1, 4):
+        tab.keyboard.press("ArrowLeft")
+        tab.evaluate("window.picture = document.querySelector('figure img')")
+        tab.wait_for_function("() => document.querySelector('figure img') !== picture")  # a frame later
+        assert tab.evaluate("document.activeElement === slider")
+        assert int(tab.evaluate("slider.value")) == at - number
+    tab.get_by_role("button", name="Stop the camera").click()
+    assert tab.locator("article.answer").count() == 1 and tab.locator(".slider").count() == 1
+
+
+def test_a_folder_that_is_left(tab, signs):
+    """Nothing more is asked, and its first photo does not come up on the other tab."""
+    held = []
+    tab.route("**/classify", lambda route: held.append(route))
+    tab.set_input_files("#photo", signs.service.networks["sign-digits"].examples[:3])
+    tab.get_by_text("0 of 3, by sign-digits").wait_for()
+    until(lambda: tab.wait_for_timeout(20) or held)
+    tab.get_by_role("link", name="Teach").click()
+    held[0].continue_()
+    tab.wait_for_timeout(500)
+    assert len(held) == 1 and tab.locator("article.answer").count() == 0
+    tab.get_by_role("link", name="Classify").click()
+    tab.get_by_text("0 of 3, by sign-digits, stopped").wait_for()
+
+
+def test_a_photo_that_is_asked_for_before_a_folders_first(tab, signs):
+    """Stays on show."""
+    held = []
+    tab.route("**/classify", lambda route: held.append(route) if not held else route.continue_())
+    tab.set_input_files("#photo", [photo(signs, index) for index in (2, 4, 6)])
+    until(lambda: tab.wait_for_timeout(20) or held)
+    tab.locator(".examples button").nth(7).click()
+    assert answered(tab) == "3"
+    held[0].continue_()
+    tab.get_by_text("3 of 3, by sign-digits").wait_for()
+    tab.wait_for_timeout(500)
+    assert answered(tab) == "3"
+
+
+def test_a_photo_of_a_folder_stops_the_camera(tab, signs):
+    tab.set_input_files("#photo", [photo(signs, index) for index in (0, 7)])
+    tab.get_by_text("2 of 2").wait_for()
+    tab.get_by_role("button", name="Use the camera").click()
+    tab.get_by_text("frames/s").wait_for()
+    tab.locator("#gallery-list button").nth(1).click()
+    tab.get_by_role("button", name="Use the camera").wait_for()
+    tab.locator(".answer .label:text-is('3')").wait_for()
+
+
+def test_a_camera_that_ends(tab):
+    """As one that is unplugged: the page says so, and asks no more."""
+    tab.get_by_role("button", name="Use the camera").click()
+    tab.get_by_text("frames/s").wait_for()
+    tab.evaluate(
+        """() => {
+            const [track] = document.querySelector("video:not(.hidden)").srcObject.getTracks();
+            track.stop();
+            track.dispatchEvent(new Event("ended"));
+        }"""
+    )
+    tab.get_by_role("button", name="Use the camera").wait_for()
+    said = "The camera has ended: it was unplugged, or something else took it."
+    assert tab.locator("#camera-speed").inner_text() == tab.locator("#says").inner_text() == said
+
+
+def test_a_camera_that_cannot_be_played(tab):
+    """Is let go."""
+    tab.evaluate(
+        """() => {
+            HTMLMediaElement.prototype.play = function () {
+                window.tracks = this.srcObject.getTracks();
+                return Promise.reject(new Error("No picture comes"));
+            };
+        }"""
+    )
+    tab.get_by_role("button", name="Use the camera").click()
+    tab.locator("#camera-speed").get_by_text("No picture comes").wait_for()
+    assert tab.evaluate("tracks.map((track) => track.readyState)") == ["ended"]
+    assert tab.get_by_role("button", name="Use the camera").is_visible()
+
+
 #: the camera takes half a second to come
 SLOW_CAMERA = """() => {
     const own = navigator.mediaDevices, real = own.getUserMedia.bind(own);

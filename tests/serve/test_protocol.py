@@ -6,6 +6,7 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import os
 import re
 import shutil
 import socket
@@ -13,7 +14,9 @@ import struct
 import subprocess
 import threading
 import time
+import tracemalloc
 import zlib
+from urllib.parse import urlencode
 
 import jsonschema
 import numpy as np
@@ -402,6 +405,11 @@ def test_a_body_without_length_is_limited(golden):
         ({"inputs.0.data": [0.5] * 432}, "is not UINT8"),
         ({"inputs.0.data": ["a"] * 432}, "is not UINT8"),
         ({"inputs.0.data": [True] * 432}, "is not UINT8"),
+        ({"inputs.0.data": [0] * 431 + [[0]]}, "is not UINT8"),
+        ({"inputs.0.data": [[0] * 432]}, "does not have shape"),
+        ({"inputs.0.data": [[[[0] * 3] * 12] * 11 + [[[0] * 3] * 11]]}, "does not have shape"),
+        ({"inputs.0.datatype": "\ud800"}, r"input 'pixels' is \ud800 [1"),
+        ({"outputs": [{"name": "\ud800"}]}, r"there is no output '\ud800'"),
         ({"inputs.0.parameters": {"binary_data_size": 432}}, "0 bytes follow the JSON, but inputs have 432"),
         ({"inputs.0.parameters": {"shared_memory_region": "x"}, "inputs.0.data": None}, "must be array"),
         ({"outputs": [{"name": "masks"}]}, "there is no output 'masks'; use probabilities"),
@@ -493,6 +501,53 @@ json_values = st.recursive(
 def test_whatever_is_sent_is_refused(golden, body, path):
     reply = golden.ask("POST", path, body)
     assert 400 <= reply.status < 500 and len(reply.error) > 10
+
+
+def test_texts_for_pixels_take_no_memory(golden):
+    """Of an array, each would have the room of the longest one."""
+    texts = ["a" * 20_000] + [""] * 431
+    tensor = {"name": "pixels", "datatype": "UINT8", "shape": [1, 12, 12, 3], "data": texts}
+    tracemalloc.start()
+    try:
+        reply = golden.ask("POST", "/v2/models/small/infer", json.dumps({"inputs": [tensor]}))
+        assert tracemalloc.get_traced_memory()[1] < 2_000_000
+    finally:
+        tracemalloc.stop()
+    assert reply.status == 400 and "is not UINT8" in reply.error
+
+
+def test_an_index_of_what_is_ready(networks, puppet):
+    with serving(networks, "sim", lambda: puppet) as served:
+        for body in (b"", b"{}", b'{"ready": false}', b'{"ready": true}'):
+            found = served.ask("POST", "/v2/repository/index", body).json
+            assert [(one["name"], one["state"]) for one in found] == [("small", "READY"), ("dense", "READY")]
+        for body in (b"{", b"[]", b'{"ready": 1}'):
+            reply = served.ask("POST", "/v2/repository/index", body)
+            assert reply.status == 400 and 'send nothing, or {"ready": true}' in reply.error
+
+
+def test_an_error_of_another_address_stands_alone(golden):
+    """The page's own addresses would lead elsewhere from there."""
+    reply = golden.ask("GET", "/models/small/classify", Accept="text/html")
+    text = reply.body.decode()
+    assert reply.status == 405 and "does not take GET" in text
+    assert "static/" not in text and "<form" not in text
+
+
+def test_an_example_whose_name_is_not_utf8(tmp_path):
+    folder = tmp_path / "examples"
+    folder.mkdir()
+    try:
+        (folder / os.fsdecode(b"\xc4.png")).write_bytes(png(16, 16))
+    except OSError:
+        pytest.skip("this file system takes UTF-8 alone")
+    networks = read_networks(["sign-digits"], folder)
+    with serving(networks, "golden", lambda: rowvit.open("golden")) as served:
+        assert "example 1: \N{REPLACEMENT CHARACTER}" in served.ask("GET", "/").body.decode()
+        form = {"example": "sign-digits/0", "model": "sign-digits"}
+        headers = {"Content_Type": "application/x-www-form-urlencoded", "Accept": "text/html"}
+        reply = served.ask("POST", "/", urlencode(form), **headers)
+        assert reply.status == 200 and "of \N{REPLACEMENT CHARACTER}.png" in reply.body.decode()
 
 
 def test_slow_requests_end(networks, puppet, monkeypatch):
@@ -731,7 +786,7 @@ def test_the_token(networks, puppet):
         reply = served.ask("GET", f"/?token={token}")
         assert reply.status == 303 and reply.headers["location"] == "./"
         cookie, *attributes = reply.headers["set-cookie"].split("; ")
-        assert {"HttpOnly", "SameSite=strict"} <= set(attributes) and "Secure" not in attributes
+        assert {"HttpOnly", "SameSite=lax"} <= set(attributes) and "Secure" not in attributes
         behind = served.ask("GET", f"/?token={token}", X_Forwarded_Proto="https")  # nginx, which speaks HTTPS
         assert "Secure" in behind.headers["set-cookie"].split("; ")
         assert served.ask("GET", "/", Cookie=cookie).status == 200

@@ -466,6 +466,80 @@ def test_what_a_download_lacks_is_still_to_be_saved(tab):
     assert tab.evaluate(leaves)
 
 
+def test_what_came_while_a_package_learned_is_still_to_be_saved(tab, tmp_path, monkeypatch, request):
+    leaves = "() => !window.dispatchEvent(new Event('beforeunload', { cancelable: true }))"
+    add_files(tab, "class 1", 0)
+    add_files(tab, "class 2", 5)
+    learn(tab)
+    with tab.expect_download() as download:
+        tab.locator("#download").click()
+    (file := tmp_path / "p.safetensors").write_bytes(Path(download.value.path()).read_bytes())
+    go = request.getfixturevalue("go")  # and from now on it takes its time
+    tab.locator("#load").set_input_files(file)
+    tab.locator("#teach-state:text-is('It learns ...')").wait_for()
+    assert not tab.evaluate(leaves)
+    add_files(tab, "class 1", 0, 3, first=300)
+    go.set()
+    until_true(tab, "() => document.getElementById('teach-state').ariaBusy === 'false'")
+    assert "Something has changed since it learned" in tab.locator("#teach-state").inner_text()
+    assert tab.evaluate(leaves)
+
+
+def test_pictures_that_are_not_wanted_any_more(tab):
+    """Leave no copy in the browser: of a class that is removed while its photos wait to be sent."""
+    tab.evaluate(
+        """() => {
+            window.alive = new Set();
+            const { createObjectURL, revokeObjectURL } = URL;
+            URL.createObjectURL = (blob) => {
+                const address = createObjectURL.call(URL, blob);
+                alive.add(address);
+                return address;
+            };
+            URL.revokeObjectURL = (address) => (alive.delete(address), revokeObjectURL.call(URL, address));
+        }"""
+    )
+    held = []
+    tab.route(re.compile(r"/photos\?class="), lambda route: held.append(route))
+    card(tab, "class 2").locator(".files").set_input_files(photo_files(5, 10))
+    until_true(tab, "() => alive.size === 10")
+    tab.get_by_role("button", name="Remove class 2").click()
+    until_true(tab, "() => alive.size === 4")  # those that are being sent
+    for route in held:
+        route.continue_()
+    until_true(tab, "() => alive.size === 0")
+
+
+def test_photos_are_counted_before_their_thumbnails_are_there(tab):
+    add_files(tab, "class 1", 0)
+    tab.evaluate(
+        """() => {
+            const real = window.createImageBitmap;
+            window.createImageBitmap = async (file) => {
+                await new Promise((done) => setTimeout(done, 400));
+                return real(file);
+            };
+        }"""
+    )
+    add_files(tab, "class 2", 5, 1)
+    card(tab, "class 2").locator(".files").set_input_files(photo_files(5, 6, 300))
+    card(tab, "class 2").get_by_text("5 photos").wait_for()
+    assert re.search(r", and [1-9] on their way", tab.locator("#teach-state").inner_text())
+    assert tab.get_by_role("button", name="Learn", exact=True).is_disabled()
+    card(tab, "class 2").get_by_text("7 photos").wait_for()
+    until_true(tab, SETTLED)
+    assert tab.get_by_role("button", name="Learn", exact=True).is_enabled()
+
+
+def test_an_error_of_a_proxy(tab):
+    """It says it in HTML, as of a package that is too large for it."""
+    answer = dict(status=413, content_type="text/html", body="<html>Request Entity Too Large</html>")
+    tab.route("**/lessons", lambda route: route.fulfill(**answer))
+    tab.locator("#load").set_input_files(MODELS / "sign_digits.safetensors")
+    alert = tab.locator("#teach-wrong")
+    alert.get_by_text("The server's answer cannot be read (413").wait_for()
+
+
 def test_files_that_are_refused_are_listed(tab):
     bad = [{"name": f"bad {n}.png", "mimeType": "image/png", "buffer": b"nothing"} for n in range(7)]
     card(tab, "class 1").locator(".files").set_input_files([*bad[:3], *photo_files(0, 2), *bad[3:]])
@@ -513,7 +587,7 @@ def test_any_photo_can_be_deleted(tab, signs):
     """By its thumbnail, with a mouse or a keyboard, which stays where it was."""
     add_files(tab, "class 1", 0, 3)
     (lesson,) = signs.service.lessons._lessons.values()
-    thumbs = card(tab, "class 1").locator(".thumb")
+    thumbs = card(tab, "class 1").get_by_role("group", name="Photos of class 1").get_by_role("button")
     assert [one.get_attribute("aria-label") for one in thumbs.all()] == [
         f"Delete photo {number} of class 1" for number in (2, 1, 0)
     ]

@@ -7,6 +7,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 from PIL import Image
@@ -99,7 +100,8 @@ def _counted(service: Service) -> bool:
 
 async def _model(request: Request) -> Response:
     service, network = await _addressed(request)
-    return JSONResponse(protocol.model_metadata(network, _counted(service), service.frontend))
+    described = _as_asked(request, network)
+    return JSONResponse(protocol.model_metadata(described, _counted(service), service.frontend))
 
 
 async def _models(request: Request) -> Response:
@@ -108,7 +110,8 @@ async def _models(request: Request) -> Response:
 
 async def _index(request: Request) -> Response:
     service: Service = request.app.state.service
-    return JSONResponse(protocol.repository_index(service.networks.values(), service.engine.trouble))
+    ready = protocol.wants_ready(await body(request))
+    return JSONResponse(protocol.repository_index(service.networks.values(), service.engine.trouble, ready))
 
 
 async def _fixed(request: Request) -> Response:
@@ -117,12 +120,14 @@ async def _fixed(request: Request) -> Response:
 
 async def _config(request: Request) -> Response:
     service, network = await _addressed(request)
-    most = service.engine.limit
-    return JSONResponse(protocol.model_config(network, _counted(service), service.frontend, most))
+    described, most = _as_asked(request, network), service.engine.limit
+    return JSONResponse(protocol.model_config(described, _counted(service), service.frontend, most))
 
 
 async def _statistics(request: Request) -> Response:
     service, network = await _addressed(request)
+    if network.name not in service.networks:
+        raise Refusal(404, "a lesson has no statistics of its own", "ask for those of the network it teaches")
     return JSONResponse(protocol.statistics([service.metrics.statistics(network.name)]))
 
 
@@ -133,7 +138,7 @@ async def _all_statistics(request: Request) -> Response:
 
 async def _model_ready(request: Request) -> Response:
     service, network = await _addressed(request)
-    return _whether_ready(service, name=network.name)
+    return _whether_ready(service, name=_as_asked(request, network).name)
 
 
 async def _addressed(request: Request) -> tuple[Service, Network]:
@@ -144,6 +149,11 @@ async def _addressed(request: Request) -> tuple[Service, Network]:
     if version != protocol.VERSION:
         raise Refusal(404, f"{network.name} has no version '{version[:20]}'", f"use {protocol.VERSION}")
     return service, network
+
+
+def _as_asked(request: Request, network: Network) -> Network:
+    """A network, called as the path does: what a lesson has taught is found by the lesson's identifier."""
+    return replace(network, name=request.path_params["model"])
 
 
 async def _infer(request: Request) -> Response:
@@ -160,7 +170,8 @@ async def _infer(request: Request) -> Response:
         service.metrics.failed(network.name, time.monotonic() - entered)
         raise
     request.state.note = f"model={network.name} images={len(answers)} batch={answers[0].result.batch}"
-    content, length = protocol.write_response(network, asked, [answer.result for answer in answers])
+    results = [answer.result for answer in answers]
+    content, length = protocol.write_response(_as_asked(request, network), asked, results)
     if length is None:
         return Response(content, media_type="application/json")
     return Response(content, headers={protocol.HEADER: str(length)}, media_type="application/octet-stream")
@@ -214,6 +225,7 @@ def _refused(request: Request, error: Exception) -> Response:
         }.get(status, str(error.detail))
     elif isinstance(error, ClientDisconnect):
         status, sentence = LEFT, "the client left before its request was here"
+    sentence = sentence.encode(errors="backslashreplace").decode()  # it may quote what UTF-8 cannot say
     if status == 408:
         headers["Connection"] = "close"
     if "text/html" in request.headers.get("accept", ""):

@@ -311,8 +311,9 @@ class Gate:
             return None
         if self._known(asked):
             answer = RedirectResponse("./", 303)  # so that the token does not stay in the address
+            # a link on another site may lead here: its GET changes nothing, and other methods have an origin
             secure = request.headers.get("x-forwarded-proto", request.url.scheme) == "https"
-            answer.set_cookie(cookie, token, 30 * 86400, httponly=True, samesite="strict", secure=secure)
+            answer.set_cookie(cookie, token, 30 * 86400, httponly=True, samesite="lax", secure=secure)
             return answer
         for wrong in filter(None, (given, asked)):
             self._guesses.note(address, wrong)

@@ -371,7 +371,11 @@ def openapi() -> dict[str, Any]:
             "/v2/repository/index": {
                 "post": {
                     "summary": "All models, and whether they answer",
-                    "responses": _answers("RepositoryIndex", "401"),
+                    "requestBody": {
+                        "required": False,
+                        "content": {"application/json": {"schema": _object(ready=TRUTH)}},
+                    },
+                    "responses": _answers("RepositoryIndex", "400 401 408 413 415 429"),
                 }
             },
             **_versions("/infer", "post", infer),

@@ -22,6 +22,7 @@ from starlette.staticfiles import StaticFiles
 import rowvit
 from rowvit.measure.draw.plots import number
 from rowvit.measure.speed.throughput import BASIS
+from rowvit.photos import readable
 from rowvit.serve import cards
 from rowvit.serve.answers import EVIDENCE, Explanation
 from rowvit.serve.metrics import WINDOW
@@ -58,6 +59,7 @@ def _templates() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters["number"] = number
+    environment.filters["readable"] = readable
     environment.filters["uri"] = _uri
     return environment
 
@@ -97,8 +99,8 @@ def _ratio(networks: Iterable[Network]) -> str:
 
 
 def failure(request: Request, status: int, sentence: str, headers: dict[str, str]) -> Response:
-    """An error as the page shows it; alone, for those who may not see the page."""
-    if "app" not in request.scope and not request.headers.get(PART):
+    """An error as the page shows it; alone, for those who may not see the page, and where it is not."""
+    if not request.headers.get(PART) and ("app" not in request.scope or request.scope["path"] != "/"):
         alone = _templates().get_template("alone.html.j2").render(sentence=sentence)
         return HTMLResponse(alone, status, headers)
     return _render(request, "failure", status, headers, sentence=sentence)
@@ -147,7 +149,7 @@ async def _answer(request: Request) -> Response:
     if example:  # which is sent where its button was pressed
         name, _, index = example.rpartition("/")
         path = service.served(name).example(index)
-        data, photo = path.read_bytes(), path.name
+        data, photo = path.read_bytes(), readable(path.name)
     wanted = list(dict.fromkeys(filter(None, names)))
     found = await service.classify(wanted, data, deadline)
     result = found[0].answer.result

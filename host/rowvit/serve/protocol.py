@@ -11,6 +11,7 @@ import json
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -129,8 +130,24 @@ def model_config(network: Network, counted: bool, frontend: str, most: int) -> d
     }
 
 
-def repository_index(networks: Iterable[Network], trouble: str) -> list[dict[str, str]]:
-    """Every network and whether it answers; ``trouble`` is why none does, or empty."""
+def wants_ready(body: bytes) -> bool:
+    """Whether a request for the index is for networks alone that answer; `Refusal` 400 if it is none."""
+    try:
+        wanted = json.loads(body or b"{}")
+    except (ValueError, RecursionError):
+        wanted = None
+    if not isinstance(wanted, dict) or not isinstance(wanted.get("ready", False), bool):
+        raise Refusal(400, "the request is for no index", 'send nothing, or {"ready": true}')
+    return bool(wanted.get("ready"))
+
+
+def repository_index(networks: Iterable[Network], trouble: str, ready: bool) -> list[dict[str, str]]:
+    """Every network and whether it answers; ``trouble`` is why none does, or empty.
+
+    Where ``ready`` ones alone are wanted, those that do not are left out.
+    """
+    if trouble and ready:
+        return []
     state = "UNAVAILABLE" if trouble else "READY"
     return [{"name": n.name, "version": VERSION, "state": state, "reason": trouble} for n in networks]
 
@@ -279,19 +296,20 @@ def _binary(data: bytes, shape: list[int]) -> np.ndarray:
 
 
 def _numbers(data: list, shape: list[int]) -> np.ndarray:
-    """A tensor from JSON, flat or nested."""
-    try:
-        values = np.array(data)
-    except ValueError:  # ragged
-        values = np.empty(0)
-    whole = values.dtype.kind in "iu"
-    if values.size != math.prod(shape) or values.shape not in ((values.size,), tuple(shape)):
-        raise Refusal(
-            400, f"the data of input '{PIXELS}' does not have shape {shape}", "send it flat or nested"
-        )
-    if not whole or values.min() < 0 or values.max() > 255:
+    """A tensor from JSON, flat or nested.
+
+    NumPy alone would make an array of what is none, with room for its longest text in every element.
+    """
+    level: list[Any] = [data]
+    for size in shape if data and isinstance(data[0], list) else [math.prod(shape)]:
+        if not all(isinstance(part, list) and len(part) == size for part in level):
+            raise Refusal(
+                400, f"the data of input '{PIXELS}' does not have shape {shape}", "send it flat or nested"
+            )
+        level = [*chain.from_iterable(level)]
+    if {*map(type, level)} != {int} or min(level) < 0 or max(level) > 255:
         raise Refusal(400, f"the data of input '{PIXELS}' is not UINT8", "send whole numbers from 0 to 255")
-    return values.astype(np.uint8).reshape(shape)
+    return np.frombuffer(bytes(level), np.uint8).reshape(shape)
 
 
 def _wanted(message: dict[str, Any], there: dict[str, Output]) -> list[tuple[Output, bool, int]]:

@@ -24,6 +24,15 @@ export async function ask(address, options) {
   }
 }
 
+// What an answer says in JSON; of an error of a proxy, which says it otherwise, the status.
+export async function read(response) {
+  const said = await response.json().catch(() => null);
+  if (said) return said;
+  const error = `the server's answer cannot be read (${response.status} ${response.statusText})`;
+  if (!response.ok) return { error };
+  throw new Error(error);
+}
+
 export function fields(file, more = {}) {
   const data = new FormData();
   for (const name of ["model", "other"]) if (byId(name)) data.set(name, byId(name).value);
@@ -46,12 +55,27 @@ export async function classify(data, quiet = false) {
     html = failure("The server does not answer");
   }
   if (mine !== turn) return false;
-  answer.innerHTML = html;
+  renew(html);
   answer.setAttribute("aria-busy", "false");
   prepare();
   if (!quiet || !good) say(spoken());
   if (!quiet && answer.getBoundingClientRect().top > window.innerHeight / 2) answer.scrollIntoView({ block: "start" });
   return good;
+}
+
+// Another answer in the place of the one on show, around the slider that somebody has: it keeps focus and finger.
+function renew(html) {
+  const slider = answer.contains(document.activeElement) ? document.activeElement.closest(".slider") : null;
+  const part = Object.assign(document.createElement("div"), { innerHTML: html });
+  const twin = slider && part.querySelector(`#${slider.querySelector("input").id}`)?.closest(".slider");
+  if (!twin) return answer.replaceChildren(...part.childNodes);
+  for (let old = slider, now = twin; old !== answer; old = old.parentNode, now = now.parentNode) {
+    const siblings = [...now.parentNode.childNodes], at = siblings.indexOf(now);
+    for (const each of [...old.parentNode.childNodes]) if (each !== old) each.remove();
+    old.before(...siblings.slice(0, at));
+    old.after(...siblings.slice(at + 1));
+  }
+  slider.querySelector("input").max = twin.querySelector("input").max; // another network's
 }
 
 function failure(sentence) {
@@ -93,6 +117,7 @@ function choose() {
   if (name === tab || !tabs[name] || !byId(name)) return; // the skip link's address, too
   Camera.stopAll();
   overtake(); // they are of the other tab
+  leaveFolder();
   tabs[tab] = answer.innerHTML;
   tab = name;
   answer.innerHTML = tabs[tab];
@@ -219,10 +244,15 @@ async function gather(entry, found) {
   }
 }
 
-let folder = 0; // of the latest folder: an earlier one stops
+let folder = null; // the one that is being asked about: an earlier one stops
+
+function leaveFolder() {
+  if (folder) byId("gallery-state").textContent += ", stopped";
+  folder = null;
+}
 
 async function many(files, all) {
-  const mine = ++folder, list = byId("gallery-list"), state = byId("gallery-state");
+  const mine = (folder = {}), before = turn, list = byId("gallery-list"), state = byId("gallery-state");
   for (const image of list.querySelectorAll("img")) URL.revokeObjectURL(image.src);
   list.replaceChildren();
   byId("gallery").classList.remove("hidden");
@@ -230,6 +260,7 @@ async function many(files, all) {
   const model = byId("model").value, by = byId("model").length > 1 ? `, by ${model}` : "";
   files.sort((a, b) => a.name.localeCompare(b.name, undefined, { numeric: true }));
   let done = 0, failed = 0;
+  state.textContent = `0 of ${files.length}${left}${by}`;
   for (const file of files) {
     const text = await label(file, model);
     if (mine !== folder) return;
@@ -239,21 +270,25 @@ async function many(files, all) {
     image.alt = "";
     image.addEventListener("error", () => image.remove());
     button.append(image, `${file.name}: ${text.label}`);
-    button.addEventListener("click", () => one(file));
+    button.addEventListener("click", () => {
+      camera.stop();
+      one(file);
+    });
     item.append(button);
     list.append(item);
     if (!text.good) failed++;
     done++;
     state.textContent = `${done} of ${files.length}${left}${by}${failed ? `, ${failed} without an answer` : ""}`;
-    if (done === 1) one(file);
+    if (done === 1 && turn === before) one(file); // unless something else was asked meanwhile
   }
+  folder = null;
 }
 
 async function label(file, model) {
   try {
     const address = `models/${encodeURIComponent(model)}/classify`;
     const response = await ask(address, { method: "POST", body: file });
-    const found = await response.json();
+    const found = await read(response);
     if (!response.ok) return { good: false, label: found.error };
     const [best] = found.classes;
     const share = best ? `, ${(100 * best.probability).toFixed(1)} %` : "";
@@ -305,14 +340,21 @@ export class Camera {
     if (mine !== this.#turn) return ended(stream);
     this.stop();
     this.#stream = stream;
+    for (const track of stream.getTracks())
+      track.addEventListener("ended", () => {
+        if (this.#stream !== stream) return;
+        this.stop();
+        say((this.speed.textContent = "The camera has ended: it was unplugged, or something else took it."));
+      });
     this.#shown(true);
     this.video.srcObject = stream;
     this.video.style.aspectRatio = this.video.dataset.ratio || "auto";
     try {
       await this.video.play();
     } catch (error) {
-      if (this.#stream === stream) throw error;
-      return;
+      if (this.#stream !== stream) return;
+      this.stop();
+      throw error;
     }
     this.#ask(stream);
   }

@@ -2,7 +2,7 @@
 // The tab "Teach": frames of the camera or files go to the server, class by class; it learns from them, and the
 // page shows what it has learned, and its answers. What pictures look like only this page knows, as thumbnails.
 
-import { answer, ask, byId, Camera, classify, fields, fill, onDrop, overtake, say, sleep } from "./page.js";
+import { answer, ask, byId, Camera, classify, fields, fill, onDrop, overtake, read, say, sleep } from "./page.js";
 
 const teach = byId("teach"), list = byId("classes"), state = byId("teach-state"), wrong = byId("teach-wrong");
 const learning = byId("learn"), live = byId("live"), backbone = byId("backbone"), download = byId("download");
@@ -23,8 +23,10 @@ let cards = [];
 let photos = new Map(); // by their numbers
 let waiting = []; // photos to be sent
 let sending = 0;
+let coming = 0; // files that were chosen and are not among them yet
 let found = null; // what it has learned
 let changed = false; // since it learned
+let touches = 0; // photos and names that came, went or changed
 let saved = true; // there is nothing that leaving would lose
 let recordings = 0; // buttons that were held
 let refused = []; // sentences about files, since some were last chosen
@@ -48,7 +50,7 @@ async function tell(method, address, body) {
   } catch {
     throw new Error("The server does not answer");
   }
-  const said = response.status === 204 ? null : await response.json();
+  const said = response.status === 204 ? null : await read(response);
   if (response.ok) return said;
   throw Object.assign(new Error(said.error[0].toUpperCase() + said.error.slice(1)), { status: response.status });
 }
@@ -124,6 +126,7 @@ class Card {
     this.record.setAttribute("aria-label", `Hold to record ${this.label}`);
     this.files.setAttribute("aria-label", `Add photos of ${this.label}`);
     this.remove.setAttribute("aria-label", `Remove ${this.label}`);
+    this.thumbs.setAttribute("aria-label", `Photos of ${this.label}`);
     const shown = [...this.photos].slice(-STRIP).reverse();
     this.thumbs.replaceChildren(...shown.map((photo) => this.#removable(photo)));
     summary();
@@ -159,10 +162,14 @@ class Card {
     if (others) refused.push(`Left out, as no ${others === 1 ? "picture" : "pictures"}: ${counted(others, "file")}`);
     if (more > 0) refused.push(`Left out, as a lesson has at most ${MOST.photos} photos: ${counted(more, "file")}`);
     if (refused.length) complain(new Error(listed(refused)));
-    for (const file of pictures.slice(0, MOST.photos)) {
+    const taken = pictures.slice(0, MOST.photos);
+    coming += taken.length;
+    for (const file of taken) {
       const picture = await thumbnail(file);
+      coming--;
       if (cards.includes(this)) put(this, file, picture);
     }
+    summary();
   }
 
   async rename() {
@@ -217,7 +224,9 @@ class Card {
     complain(null);
     this.element.remove();
     cards = cards.filter((card) => card !== this);
+    const unsent = waiting.filter((photo) => photo.card === this);
     waiting = waiting.filter((photo) => photo.card !== this);
+    unsent.forEach(dropped);
     const { names } = this;
     for (const photo of [...this.photos]) forgotten(photo);
     touched();
@@ -286,9 +295,12 @@ async function send(photo) {
       photo.card.photos.add(photo);
       photos.set(photo.number, photo);
       touched();
-    } else if (lesson === own) await tell("DELETE", `${address}/${photo.number}`); // its class was removed
+    } else {
+      dropped(photo);
+      if (lesson === own) await tell("DELETE", `${address}/${photo.number}`); // its class was removed
+    }
   } catch (error) {
-    URL.revokeObjectURL(photo.image.src);
+    dropped(photo);
     if (!cards.includes(photo.card)) return; // nobody waits for it any more
     if (photo.file.name && error.status) refused.push(`${photo.file.name}: ${error.message}`);
     await failed(refused.length ? Object.assign(new Error(listed(refused)), { status: error.status }) : error);
@@ -301,8 +313,13 @@ function listed(sentences) {
   return [...sentences.slice(0, LISTED), ...(more > 0 ? [`And ${more} more`] : [])].join(". ");
 }
 
-function forgotten(photo) {
+// Its picture goes.
+function dropped(photo) {
   URL.revokeObjectURL(photo.image.src);
+}
+
+function forgotten(photo) {
+  dropped(photo);
   photo.card.photos.delete(photo);
   photos.delete(photo.number);
 }
@@ -336,13 +353,14 @@ async function removed(number, figure, card) {
 }
 
 function touched() {
+  touches++;
   changed = true;
   saved = !cards.some((card) => card.total);
   summary();
 }
 
 function summary() {
-  const left = waiting.length + sending, ready = cards.filter((card) => card.total >= FEWEST).length;
+  const left = coming + waiting.length + sending, ready = cards.filter((card) => card.total >= FEWEST).length;
   const total = cards.reduce((sum, card) => sum + card.total, 0);
   const few = cards.filter((card) => card.total && card.total < FEWEST);
   const parts = [`${counted(total, "photo")}${left ? `, and ${left} on their way` : ""}.`];
@@ -574,7 +592,7 @@ async function tried(file) {
 // -- beginning, leaving ---------------------------------------------------------------------------
 
 function reset(names) {
-  for (const photo of photos.values()) URL.revokeObjectURL(photo.image.src);
+  for (const photo of [...photos.values(), ...waiting]) dropped(photo);
   begin = lesson = found = null;
   if (!teach.classList.contains("hidden")) overtake();
   cards = [];
@@ -617,8 +635,9 @@ async function loaded(file) {
     lesson = said.lesson;
     for (const { label, photos } of said.classes) new Card(label, photos);
     byId("called").value = file.name.replace(/\.safetensors$/, "");
+    const sofar = touches;
     await learn();
-    saved = true;
+    saved = touches === sofar; // nothing has come meanwhile that the file lacks
   } catch (error) {
     complain(error);
   }

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import ast
+import importlib.util
 import inspect
 import json
 import re
@@ -44,6 +45,18 @@ PYNQ, WIDE = configs.load("pynq-z2"), configs.load("pynq-z2-257")
 def text(page: str) -> str:
     """A page without the wraps of its lines."""
     return " ".join((ROOT / page).read_text().split())
+
+
+def test_modules_that_have_moved_are_where_the_changelog_says() -> None:
+    table = (ROOT / "CHANGELOG.md").read_text().partition("these modules have moved:")[2].strip()
+    found = []
+    for row in table.split("\n\n")[0].splitlines()[2:]:
+        new = re.findall(r"`((?:rowvit)?\.[\w.]+)`", row.split("|")[2])
+        home = new[0].rpartition(".")[0] if new else ""
+        found += [home + name if name.startswith(".") else name for name in new]
+    assert len(found) > 20
+    for name in found:
+        assert importlib.util.find_spec(name), name
 
 
 def possible(base: configs.HardwareConfig, name: str) -> list[int]:

@@ -35,7 +35,10 @@ _MARKS = {True: Text("ok", "green"), False: Text("failed", "red"), None: Text("?
 @command("verify-overlay")
 def verify_overlay(
     bitstream: Annotated[
-        Path, Argument(metavar="FILE", help="The .bit; its .hwh and .json must be next to it.")
+        Path,
+        Argument(
+            metavar="FILE", help="The .bit; its .hwh must be next to it, and its .json is checked, too."
+        ),
     ],
 ) -> None:
     """Check a bitstream by its files, without a board: one build, configuration, DMA, ports, clock.

@@ -260,7 +260,7 @@ class _ListsInstruments(Command):
         super().format_help(ctx, formatter)
 
 
-_BY_DEFAULT = "By default the board's own; off the board none."
+_BY_DEFAULT = "By default the board's own sensor; many boards have none: then csv. Off the board none."
 
 
 def _planned(name: str) -> str:

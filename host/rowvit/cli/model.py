@@ -189,7 +189,13 @@ def _names(path: Path) -> list[str]:
 
 @command()
 def compile(
-    model: opt.ModelArgument,
+    model: Annotated[
+        str,
+        Argument(
+            metavar="MODEL",
+            help="A model package (.safetensors), or everyday or sign-digits, which are bundled.",
+        ),
+    ],
     output: Annotated[
         Path, Option("--output", "-o", metavar="FILE", help="The program to write (.safetensors).")
     ],

@@ -416,7 +416,10 @@ def quantise(
             help="FFN2 rule; by default the network's, or image if it has none.",
         ),
     ] = None,
-    tile_rows: Annotated[int, Option(min=1, metavar="ROWS", help="For rule tile: rows per tile.")] = 16,
+    tile_rows: Annotated[
+        int | None,
+        Option(min=1, metavar="ROWS", help="For rule tile: rows per tile; by default the network's, or 16."),
+    ] = None,
     threshold_energy: Annotated[
         float,
         Option(
@@ -434,7 +437,9 @@ def quantise(
         float,
         Option(metavar="SHARE", help="Move outlier channels from activations into weights: 0 none, 1 all."),
     ] = 0.0,
-    power_of_two: Annotated[bool, Option("--power-of-two", help="Requantise by powers of two only.")] = False,
+    power_of_two: Annotated[
+        bool, Option("--power-of-two", help="Requantise linear layers by powers of two only.")
+    ] = False,
     tokens: Annotated[
         str,
         Option(
@@ -488,7 +493,7 @@ def quantise(
         resize=card.resize,
         crop=card.crop,
         ffn2_rule=rule or ("image" if config.ffn2_rule == "none" else config.ffn2_rule),
-        tile_rows=tile_rows,
+        tile_rows=tile_rows or config.tile_rows,
         ffn_chunk=ffn_chunk or default_chunk(config),
         threshold_energy=threshold_energy,
         method=method,

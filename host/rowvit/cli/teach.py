@@ -34,7 +34,10 @@ class SolverName(str, Enum):
 @command()
 def teach(
     photos: Annotated[
-        Path, typer.Argument(metavar="PHOTOS", help="A folder with a folder of photos for each class.")
+        Path,
+        typer.Argument(
+            metavar="PHOTOS", help="A folder with a folder of photos for each class, or an archive (.npz)."
+        ),
     ],
     *,
     source: Annotated[

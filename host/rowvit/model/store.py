@@ -16,7 +16,7 @@ from torch import Tensor
 from rowvit.errors import RowvitError
 from rowvit.formats import container
 from rowvit.formats.floats import FORMAT, KEY, description
-from rowvit.model.vit import VisionTransformer, ViTConfig
+from rowvit.model.vit import VisionTransformer, ViTConfig, is_number
 
 
 @dataclass
@@ -35,6 +35,19 @@ class Card:
     accuracy: dict = field(default_factory=dict)  #: figures, and the set on which they were measured
     history: list[str] = field(default_factory=list)  #: what was done to the network, one line per step
 
+    def check(self) -> None:
+        """`RowvitError` if photos cannot be prepared so."""
+        for what, values, positive in (("mean", self.mean, False), ("std", self.std, True)):
+            if len(values) != 3 or not all(is_number(v) and (v > 0 or not positive) for v in values):
+                raise RowvitError(
+                    f"{self.name}: {what} {values} is not that of three channels",
+                    "use numbers of pixels in 0..1",
+                )
+        if self.resize not in ("bicubic", "bilinear"):
+            raise RowvitError(f"{self.name}: no way to resize is '{self.resize}'", "use bicubic or bilinear")
+        if not (is_number(self.crop) and 0 < self.crop <= 1):
+            raise RowvitError(f"{self.name}: crop {self.crop} is not a share of a photo")
+
 
 def save(path: str | os.PathLike, model: VisionTransformer, card: Card) -> None:
     """Write a float network.
@@ -44,6 +57,7 @@ def save(path: str | os.PathLike, model: VisionTransformer, card: Card) -> None:
     RowvitError
         If a tensor holds NaN or infinity, the card does not fit the network, or the file cannot be written.
     """
+    card.check()
     state = {name: tensor.detach().cpu() for name, tensor in model.state_dict().items()}
     require_finite(state, card.name)
     if len(card.classes) != model.config.classes:
@@ -82,9 +96,10 @@ def load(path: str | os.PathLike) -> tuple[VisionTransformer, Card]:
             key: tuple(value) if isinstance(value, list) else value for key, value in found["config"].items()
         }
         config, card = ViTConfig(**values), Card(**found["card"])
+        card.check()
     except RowvitError as error:
         raise RowvitError(f"{path}: {error.message}", error.advice) from error
-    except (ValueError, KeyError, TypeError) as error:
+    except (AttributeError, ValueError, KeyError, TypeError) as error:
         raise RowvitError(f"{path}: the network's description is not readable") from error
     model = VisionTransformer(config)
     load_state(model, {name: torch.from_numpy(tensor.copy()) for name, tensor in tensors.items()}, path)

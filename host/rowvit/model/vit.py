@@ -9,10 +9,11 @@ heads, continue to the FFN of the same block.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import cast
+from itertools import pairwise
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -105,12 +106,31 @@ class ViTConfig:
             object.__setattr__(
                 self, "row_heads", RowHeads(**self.row_heads | {"names": tuple(self.row_heads["names"])})
             )
+        for key in (
+            "image_size",
+            "image_width",
+            "patch_size",
+            "dim",
+            "depth",
+            "heads",
+            "hidden",
+            "classes",
+            "prefix",
+        ):
+            if not is_whole(value := getattr(self, key)):
+                raise RowvitError(f"not a valid network: {key} is {value!r}, no whole number")
         head_dim = self.dim // max(self.heads, 1)
         positive = ("image_size", "patch_size", "dim", "depth", "heads", "hidden")
         pixels = " x ".join(map(str, self.size)) if self.image_width else self.image_size
         problems = {f"{key} is {getattr(self, key)}": getattr(self, key) < 1 for key in positive} | {
             f"classes is {self.classes}": self.classes < 0,
             f"prefix is {self.prefix}": self.prefix < 0,
+            f"eps is {self.eps}": not (is_number(self.eps) and self.eps > 0),
+            "pruning is not a list of layers, each with what it keeps, from the first to the last": (
+                not _is_pruning(self.pruning, self.depth)
+            ),
+            f"thresholds are not a number for each of {self.depth} layers": bool(self.thresholds)
+            and not (len(self.thresholds) == self.depth and all(map(is_number, self.thresholds))),
             f"image_width is {self.image_width}": self.image_width < 0,
             f"the patch of {self.patch_size} does not divide the image of {pixels} pixels": any(
                 side % max(self.patch_size, 1) for side in self.size
@@ -172,6 +192,26 @@ class ViTConfig:
     def exempt(self) -> int:
         """Leading tokens that pruning never drops, as a head or a mean relies on their position."""
         return self.prefix if self.distilled or self.pool != "token" else 1
+
+
+def is_whole(value: object) -> bool:
+    """Whether it is a whole number, and no truth value."""
+    return isinstance(value, int | np.integer) and not isinstance(value, bool)
+
+
+def is_number(value: object) -> bool:
+    """Whether it is a finite number, and no truth value."""
+    real = is_whole(value) or isinstance(value, float | np.floating)
+    return real and math.isfinite(value)  # type: ignore[arg-type]
+
+
+def _is_pruning(steps: Sequence[Any], depth: int) -> bool:
+    """Whether each has a layer and what that keeps, and layers come one after the other."""
+    if not all(isinstance(step, Mapping) and is_whole(step.get("layer")) for step in steps):
+        return False
+    if not all(is_whole(step.get("keep")) and step["keep"] >= 0 for step in steps):
+        return False
+    return all(a < b for a, b in pairwise([-1, *(step["layer"] for step in steps), depth]))
 
 
 def _ignore(name: str, value: Tensor) -> None:

@@ -43,9 +43,13 @@ def multiplier(factors: np.ndarray | float, what: str = "factor") -> tuple[np.nd
     return np.round(factors * 2.0**shift).astype(np.uint16), shift
 
 
-def value_shift(value_unit: float, wanted: float) -> int:
-    """How many powers of two, 0 to 8, the unit of attention's output O is finer than that of V."""
-    return min(max(round(math.log2(value_unit / wanted)), 0), 8)
+def value_shift(value_unit: float, wanted: float, clip: bool = True) -> int:
+    """How many powers of two, 0 to 8, the unit of attention's output O is finer than that of V.
+
+    It comes closest to ``wanted``, or, where nothing may ``clip``, as close from above.
+    """
+    finer = math.log2(value_unit / wanted)
+    return min(max(round(finer) if clip else math.floor(finer), 0), 8)
 
 
 def rotations(angles: np.ndarray) -> np.ndarray:

@@ -100,6 +100,11 @@ def quantise(model: VisionTransformer, photos: np.ndarray, options: QuantOptions
     config = model.config
     refuse_what_does_not_run(model, bool(options.tokens))
     if config.head_on_host or config.row_heads is not None:
+        if options.tokens == "class":
+            raise RowvitError(
+                "the network's head, which the host computes, sees all tokens",
+                "let it answer with all of them",
+            )
         options = replace(options, tokens="all", behind=[*options.behind, config.depth - 1])
     if options.tokens == "class" and config.pool == "mean":
         raise RowvitError(
@@ -247,7 +252,8 @@ class _Builder:
             params["layers"].append(self._attention(i) | self._ffn(i))
         if config.classes and not config.head_on_host:
             params["norm.shift"], x = self._norm("norm", "norm", "norm")
-            logit = self.scales["logit"] = _HEADROOM * self.statistics.peak["logits"] / 32767
+            peak = self.statistics.peak["logits"] or 1.0  # a new head may be one of zeros
+            logit = self.scales["logit"] = _HEADROOM * peak / 32767
             params["head.shift"] = self._linear(
                 "head", self.state["head.weight"], self.state["head.bias"], x, logit
             )
@@ -457,7 +463,7 @@ class _Builder:
         params["s_mult"] = int(s_mult)
         # means of values are smaller than values: their unit is finer by a power of two
         wanted = self.statistics.scale(f"{name}.o", 127, self.options.method, self.options.percentile)
-        finer = value_shift(units[2], wanted)
+        finer = value_shift(units[2], wanted, self.options.method != "max")
         params["pv_shift"] = 16 - finer
         o = self.scales[f"{name}.o"] = units[2] * 2.0**-finer
         weight, bias = (self.state[f"{source}.attn.proj.{part}"] for part in ("weight", "bias"))

@@ -90,10 +90,12 @@ def smooth(
     Raises
     ------
     RowvitError
-        If the strength is not in 0..1.
+        If the strength is not in 0..1, or the network has thresholds and "hidden" is among the places.
     """
     if not 0 <= strength <= 1:
         raise RowvitError(f"smoothing strength {strength:g} is not in 0..1")
+    if "hidden" in places and any(model.config.thresholds):
+        raise RowvitError("thresholds are of hidden activations as they are", "set them behind the smoothing")
     statistics = ActivationStatistics()
     predict(model, photos, mean, std, observe=statistics.observe)
     channels = statistics.channels

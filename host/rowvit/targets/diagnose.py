@@ -160,6 +160,8 @@ class _Walk:
     def _speed(self) -> Finding:
         """Cycles per second while the core waits for an input that does not come.
 
+        Slower than PYNQ believes is no fault of the build, and no danger: its oscillator may be another.
+
         The two readings are as far apart in time as the bounds say between which the processor made them: it
         may have done something else in between.
         """
@@ -180,11 +182,14 @@ class _Walk:
         self.figures = {"counted_mhz": found, "at_least_mhz": slowest, "at_most_mhz": fastest}
         text = f"{found:.1f} MHz counted by the core, {self.mhz:.1f} by PYNQ"
         share = 2 * _SHARE * self.mhz
-        if slowest > self.mhz + share or fastest < self.mhz - share:
+        if slowest > self.mhz + share:
             raise RowvitError(
                 text,
-                "core and PL clock may be of different builds: copy .bit and .hwh again, load through PYNQ",
+                "timing may not be met: copy .bit and .hwh of one build, and load through PYNQ; an oscillator"
+                " that is faster than PYNQ assumes needs another overlay",
             )
+        if fastest < self.mhz - share:
+            return None, f"{text}: results are right, figures by this clock are not (another oscillator?)"
         return True, text
 
     def _memories(self) -> Finding:

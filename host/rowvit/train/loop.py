@@ -394,6 +394,8 @@ def require_fit(
     classes = len(photos.classes)
     if model.config.classes != classes:
         raise RowvitError(f"the network has {model.config.classes} classes and the photos have {classes}")
+    if classes == 1:
+        raise RowvitError("one class leaves nothing to learn: every answer is right", "train two or more")
     if any(phase.taught for phase in recipe.phases) and teacher is None:
         raise RowvitError("the recipe has distillation", "name the teacher with --teacher")
     if teacher is not None:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from rowvit.errors import RowvitError
@@ -28,6 +29,7 @@ from rowvit.cli import app  # noqa: E402
 from rowvit.model import adapt, store  # noqa: E402
 from rowvit.model.importers import import_model  # noqa: E402
 from rowvit.model.importers.timm import from_module  # noqa: E402
+from rowvit.model.vit import normalise  # noqa: E402
 
 
 def state_of(network: torch.nn.Module) -> dict[str, torch.Tensor]:
@@ -206,6 +208,132 @@ def test_files_next_to_the_weights(tmp_path: Path) -> None:
     save_file(state_of(exports.timm_network()), tmp_path / "model.safetensors")
     found = import_model(tmp_path / "model.safetensors")
     assert found.model.config.heads == 3 and found.card.source == "model.safetensors"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Callable[..., Path]:
+    """A network of transformers with these settings and this preprocessing."""
+
+    def written(pixels: object = None, **settings: object) -> Path:
+        save_file(state_of(exports.HuggingFaceNetwork()), tmp_path / "model.safetensors")
+        config = {"num_attention_heads": 3, "hidden_act": "gelu", "layer_norm_eps": 1e-12} | settings
+        (tmp_path / "config.json").write_text(json.dumps(config))
+        (tmp_path / "preprocessor_config.json").write_text(json.dumps(pixels or {}))
+        return tmp_path
+
+    return written
+
+
+@pytest.mark.parametrize(
+    "pixels",
+    [
+        {"image_mean": [0.2, 0.5, 0.4], "image_std": [0.3, 0.2, 0.1]},
+        {"image_mean": 0.5, "image_std": 0.25, "rescale_factor": 0.00392156862745098},
+        {"image_mean": [127.5, 100, 90], "image_std": [127.5, 60, 50], "do_rescale": False},
+        {"image_mean": [1, 1, 1], "image_std": [1, 0.5, 1], "rescale_factor": 1 / 127.5},
+        {"image_mean": [0.5] * 3, "image_std": [0.5] * 3, "do_normalize": False},
+        {"do_normalize": False, "do_rescale": False},
+    ],
+)
+def test_pixels_are_scaled_as_by_transformers(folder: Callable[..., Path], pixels: dict) -> None:
+    processors = pytest.importorskip("transformers")
+    image = np.random.default_rng(0).integers(0, 256, (16, 16, 3), dtype=np.uint8)
+    # transformers' own, without its scaling of the side
+    processor = processors.ViTImageProcessor(do_resize=False, **pixels)
+    (theirs,) = processor(image, input_data_format="channels_last", return_tensors="np")["pixel_values"]
+    found = import_model(folder(pixels | {"do_resize": False}))
+    ours = normalise(image[None], found.card.mean, found.card.std)[0].numpy()
+    assert not found.notes and np.allclose(ours, theirs, atol=1e-4 * abs(theirs).max())
+
+
+def test_pixels_with_an_offset(folder: Callable[..., Path]) -> None:
+    """EfficientNet's processor brings them to -1..1 before it normalises."""
+    pixels = {"image_mean": [0, 0.5, 0], "image_std": [1, 0.5, 0.5], "rescale_factor": 1 / 127.5}
+    card = import_model(folder(pixels | {"rescale_offset": True})).card
+    assert card.mean == pytest.approx([0.5, 0.75, 0.5]) and card.std == pytest.approx([0.5, 0.25, 0.25])
+
+
+@pytest.mark.parametrize(
+    ("pixels", "settings", "message"),
+    [
+        (
+            {"image_mean": [127.5] * 3, "image_std": [127.5] * 3},
+            {},
+            r"image_mean \[127.5.* of pixels in 0..1",
+        ),
+        ({"image_mean": [0.5] * 3, "image_std": [0.0] * 3}, {}, "image_std .* of pixels in 0..1"),
+        ({"image_mean": [0.5] * 2, "image_std": [0.5] * 3}, {}, r"image_mean \[0.5, 0.5\]; fix it or move"),
+        ({"image_mean": "grey", "image_std": [0.5] * 3}, {}, "image_mean grey"),
+        ({"image_mean": [0.5] * 3}, {}, "image_std None"),
+        ({"image_mean": [0.5] * 3, "image_std": [0.5] * 3, "rescale_factor": 0}, {}, "rescale_factor 0"),
+        ({}, {"num_attention_heads": [3]}, r"num_attention_heads \[3\]; fix the config.json"),
+        ({}, {"num_attention_heads": 2.5}, "num_attention_heads 2.5"),
+        ({}, {"layer_norm_eps": -1.0}, "layer_norm_eps -1.0"),
+        ({}, {"layer_norm_eps": "small"}, "layer_norm_eps small"),
+        ({}, {"id2label": {"first": "ant"}}, "id2label"),
+        ({}, {"id2label": 5}, "id2label 5"),
+        ({}, {"image_size": ["a", "b"]}, "image_size"),
+        ({}, {"image_size": 0}, "image_size 0"),
+        ({}, {"hidden_act": {"name": "gelu"}}, "hidden_act"),
+    ],
+)
+def test_settings_that_make_no_sense(
+    folder: Callable[..., Path], pixels: dict, settings: dict, message: str
+) -> None:
+    with pytest.raises(RowvitError, match=f"config.json says {message}"):
+        import_model(folder(pixels, **settings))
+
+
+def test_settings_that_leave_something_open(folder: Callable[..., Path], tmp_path: Path) -> None:
+    """Null is what is not there; whole numbers may have a point, and class names be a list."""
+    names = ["ant", "bee", "cat", "dog", "elk"]
+    found = import_model(
+        folder({"image_mean": None}, layer_norm_eps=None, num_attention_heads=3.0, id2label=names)
+    )
+    assert found.card.classes == names and any("ImageNet's" in note for note in found.notes)
+    assert any("epsilon" in note for note in found.notes)
+    store.save(tmp_path / "vit.safetensors", found.model, found.card)
+    assert store.load(tmp_path / "vit.safetensors")[0].config.heads == 3
+
+
+@pytest.mark.parametrize(
+    ("pixels", "squashed"),
+    [
+        ({"size": {"height": 16, "width": 16}}, True),
+        ({"size": 16}, True),
+        ({"size": {"shortest_edge": 20}, "do_center_crop": True, "crop_size": 16}, False),
+        ({"size": {"shortest_edge": 16}}, False),
+        ({"size": {"height": 16, "width": 16}, "do_resize": False}, False),
+        ({}, False),
+    ],
+)
+def test_photos_that_are_squashed_elsewhere(
+    folder: Callable[..., Path], pixels: dict, squashed: bool
+) -> None:
+    usual = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3}
+    notes = import_model(folder(usual | pixels)).notes
+    said = "transformers scales whole photos to the network's shape; here their middle is cut out"
+    assert [note.startswith(said) for note in notes] == [True] * squashed
+
+
+def test_photos_that_timm_squashes(tmp_path: Path) -> None:
+    save_file(state_of(exports.timm_network()), tmp_path / "model.safetensors")
+    for mode in ("squash", "center"):
+        settings = {"architecture": "rowvit_test_network", "num_classes": 5, "crop_mode": mode}
+        (tmp_path / "config.json").write_text(json.dumps(settings))
+        notes = import_model(tmp_path).notes
+        assert any(note.startswith("timm scales whole photos") for note in notes) == (mode == "squash")
+
+
+def test_a_new_head_of_zeros(tmp_path: Path) -> None:
+    """As timm makes one: every answer is 0, of which nothing can be a share; int8, too."""
+    network = exports.timm_network()
+    torch.nn.init.zeros_(network.head.weight)
+    torch.nn.init.zeros_(network.head.bias)
+    model, difference = from_module(network)
+    assert difference == 0 and not model.head.weight.any()
+    exports.export(network, tmp_path / "model.onnx")
+    assert not import_model(tmp_path / "model.onnx").model.head.weight.any()
 
 
 def test_settings_as_other_versions_write_them(tmp_path: Path) -> None:

@@ -85,6 +85,7 @@ def test_the_integers_come_back(
     found = import_model(path)
     back, card = found.model, found.card
     assert "8 bits" in found.notes[0]
+    assert ("the thresholds of its scores" in found.notes[-1]) == bool(dropped and least)
     assert (card.name, card.classes, card.crop) == ("test", list(told.classes), 0.9)
     assert (card.mean, card.std, card.licence, card.source) == (list(MEAN), list(STD), "MIT", "us")
     assert (

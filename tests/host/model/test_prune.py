@@ -203,6 +203,15 @@ def test_a_network_of_one_block(trained: tuple[Path, Path]) -> None:
         assert point.macs_saved >= 0.4 and point.layers == (0,)
 
 
+def test_a_network_of_one_class(trained: tuple[Path, Path]) -> None:
+    """Whatever is dropped, its answer is the same."""
+    pixels, _ = labelled(trained[1])
+    model, card = VisionTransformer(replace(CONFIG, classes=1)), replace(CARD, classes=["one"])
+    package = stand_in(model, card, pixels, "image")
+    with pytest.raises(RowvitError, match="of one class every schedule gives the same answer"):
+        Search(model, card, package, pixels, configs.load("tiny"))
+
+
 def test_the_front(trained: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The line of the plot joins what nothing faster reaches."""
     pytest.importorskip("matplotlib")

@@ -89,6 +89,16 @@ def test_what_is_not_read(tmp_path: Path) -> None:
     refused("description is not readable", good | {"card": {"colour": "red"}})
     refused("description is not readable", good | {"config": good["config"] | {"colour": "red"}})
     refused("5 heads do not divide the width 12", good | {"config": good["config"] | {"heads": 5}})
+    refused("heads is 3.0, no whole number", good | {"config": good["config"] | {"heads": 3.0}})
+    refused("thresholds are not", good | {"config": good["config"] | {"thresholds": [0.1]}})
+    for card, message in (
+        ({"mean": [0.5, 0.5]}, r"mean \[0.5, 0.5\] is not that of three channels"),
+        ({"std": [0.5, 0.0, 0.5]}, "std .* is not that of three channels"),
+        ({"mean": "grey"}, "mean grey is not"),
+        ({"resize": "lanczos"}, "no way to resize is 'lanczos'; use bicubic or bilinear"),
+        ({"crop": 2.0}, "crop 2.0 is not a share"),
+    ):
+        refused(message, good | {"card": good["card"] | card})
     refused("format 7", good | {"format": 7})
     refused(r"lacks 'blocks\.2", good | {"config": good["config"] | {"depth": 3}})
     refused("'pos_embed' has shape", pos_embed=np.zeros((1, 6, 12), np.float32))
@@ -115,6 +125,17 @@ def test_what_is_not_read(tmp_path: Path) -> None:
         ({"prefix": 0}, "no class token for the head"),
         ({"prefix": 0, "pool": "mean", "pruning": ({"layer": 0, "keep": 1},)}, "whose attention"),
         ({"distilled": True}, "two heads"),
+        ({"dim": 12.0}, "dim is 12.0, no whole number"),
+        ({"depth": True}, "depth is True, no whole number"),
+        ({"eps": 0.0}, "eps is 0.0"),
+        ({"eps": "small"}, "eps is small"),
+        ({"pruning": ({"layer": 0},)}, "pruning is not a list of layers"),
+        ({"pruning": ({"layer": 0, "keep": -1},)}, "pruning is not a list of layers"),
+        ({"pruning": ({"layer": 7, "keep": 1},)}, "pruning is not a list of layers"),
+        ({"pruning": ({"layer": 1, "keep": 2}, {"layer": 0, "keep": 1})}, "pruning is not a list of layers"),
+        ({"pruning": (3,)}, "pruning is not a list of layers"),
+        ({"thresholds": (0.1,)}, "thresholds are not a number for each of 2 layers"),
+        ({"thresholds": ("a", "b")}, "thresholds are not a number"),
     ],
 )
 def test_contradictions_are_named(changes: dict, message: str) -> None:

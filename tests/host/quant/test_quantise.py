@@ -283,6 +283,62 @@ def test_options_out_of_range(change: dict, message: str) -> None:
         replace(OPTIONS, **change)
 
 
+def test_method_max_clips_nothing() -> None:
+    """Attention's output, too, whose unit is that of V by a power of two."""
+    model, images = network(), pictures(40)
+    statistics = ActivationStatistics()
+    predict(model, images, MEAN, STD, observe=statistics.observe)
+    scales = quantise(model, images, replace(OPTIONS, method="max")).meta["scales"]
+    for name in (f"layers.{layer}.{part}" for layer in range(3) for part in ("q", "k", "v", "o")):
+        assert scales[name] * 127.5 >= statistics.peak[name], name
+
+
+def test_what_only_a_head_on_the_core_can_do() -> None:
+    """Its tokens alone are a class token's: a head on the host sees all of them."""
+    model = network(replace(CONFIG, pool="norm-mean", prefix=0))
+    with pytest.raises(RowvitError, match="head, which the host computes, sees all tokens"):
+        quantise(model, pictures(10), replace(OPTIONS, tokens="class"))
+
+
+def test_a_head_of_zeros() -> None:
+    model = network()
+    model.head.weight.data[:] = 0
+    model.head.bias.data[:] = 0
+    images = pictures(10)
+    assert not logits(quantise(model, images, OPTIONS), images).any()
+
+
+def test_hidden_channels_with_thresholds_are_not_smoothed() -> None:
+    model = network(replace(CONFIG, thresholds=(0.0, 0.3, 0.0)))
+    with pytest.raises(RowvitError, match="thresholds are of hidden activations as they are"):
+        smooth(model, MEAN, STD, pictures(10), 0.5, ("norm", "hidden"))
+    smooth(model, MEAN, STD, pictures(10), 0.5)
+
+
+def test_rows_of_a_tile_are_the_networks(tmp_path: Path) -> None:
+    """Unless an option says otherwise."""
+    store.save(
+        tmp_path / "in.safetensors",
+        network(replace(CONFIG, ffn2_rule="tile", tile_rows=4)),
+        store.Card("net", list(sets.COLOURS)),
+    )
+    data = sets.archive(tmp_path / "a.npz")
+    for more, rows in ((), 4), (("--tile-rows", "8"), 8):
+        line = [
+            "quantise",
+            tmp_path / "in.safetensors",
+            "--data",
+            data,
+            "--no-measure",
+            "--photos",
+            10,
+            *more,
+        ]
+        result = CliRunner().invoke(app, [*map(str, line), "-o", str(tmp_path / "out.safetensors")])
+        assert result.exit_code == 0, result.output
+        assert ModelPackage.load(tmp_path / "out.safetensors").meta["tile_rows"] == rows
+
+
 def test_one_photo_warns(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING, "rowvit"):
         quantise(network(), pictures(1), OPTIONS)

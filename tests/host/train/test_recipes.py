@@ -3,13 +3,20 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shlex
 import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
+from typer import Context
+from typer.main import get_command
+from typer.testing import CliRunner
 from waiting import HANG
+
+from rowvit.cli import app
 
 RECIPES = Path(__file__).resolve().parents[3] / "recipes"
 SCRIPTS = sorted(RECIPES.glob("*/run.sh"))
@@ -25,6 +32,59 @@ def test_usage_and_recipes(script: Path) -> None:
     if re.search(r"^chain ", text, re.MULTILINE):
         named |= {"relu.toml", "prune.toml", "int8.toml"}
     assert named == {path.name for path in script.parent.glob("*.toml")}
+
+
+#: in place of the commands: says what it was called with, and makes what it would write
+STANDIN = """#!/bin/bash
+printf '%s\\n' "$(basename "$0") ${*@Q}" >> "$CALLS"
+while [ $# -gt 0 ]; do
+    case $1 in -o | --json) touch "$2" ;; esac
+    shift
+done
+"""
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.parent.name)
+def test_every_line(script: Path, tmp_path: Path) -> None:
+    """All commands have the options that they are given; networks of timm are imported by them."""
+    bin = tmp_path / "bin"
+    bin.mkdir()
+    for name in ("rowvit", "torchrun", "python", "pip", "unzip"):
+        (bin / name).write_text(STANDIN)
+        (bin / name).chmod(0o755)
+    (tmp_path / "data").touch()
+    (tmp_path / "teachers").mkdir()
+    (tmp_path / "teachers" / "first.safetensors").touch()
+    usage = re.search(r"run\.sh \S+ FOLDER(.*)", script.read_text())
+    assert usage
+    for word in usage[1].split():
+        (tmp_path / word).touch()
+    timm = "timm:deit_tiny_patch16_224"
+    values = {"START": timm, "TEACHERS": tmp_path / "teachers", "CLASSES": "3"}
+    more = [values.get(word, word) for word in usage[1].split() if not word.startswith("[")]
+    command = ["bash", script, "data", "out", *more]
+    environment = os.environ | {
+        "PATH": f"{bin}{os.pathsep}{os.environ['PATH']}",
+        "CALLS": str(tmp_path / "calls"),
+        "PROCESSES": "1",
+    }
+    done = subprocess.run(
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=HANG
+    )
+    assert done.returncode == 0, done.stderr
+    group = get_command(app)
+    lines = [shlex.split(line) for line in (tmp_path / "calls").read_text().splitlines()]
+    asked = [arguments for program, *arguments in lines if program == "rowvit"]
+    assert len(asked) >= 3
+    for name, *arguments in asked:
+        made = group.get_command(Context(group), name)
+        assert made is not None, name
+        made.make_context(name, [*arguments])
+        if timm in arguments:
+            arguments[arguments.index("-o") + 1] = str(tmp_path / "made.safetensors")
+            found = CliRunner().invoke(app, [name, *arguments, "--random"])
+            assert found.exit_code == 0, found.output
+    assert (timm in (tmp_path / "calls").read_text()) == (timm in script.read_text())
 
 
 def test_steps_go_on(tmp_path: Path) -> None:

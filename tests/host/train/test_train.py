@@ -919,6 +919,18 @@ def test_what_does_not_fit_is_refused(tmp_path: Path, change: dict, message: str
         Trainer(model, card, photos, recipe, tmp_path / "x.state", teacher).run()
 
 
+def test_one_class_is_refused(tmp_path: Path) -> None:
+    """Every answer would be right before anything is learned."""
+    folder = tmp_path / "photos" / "train" / "one"
+    folder.mkdir(parents=True)
+    for number, pixels in enumerate(sets.labelled(3, 2)[0]):
+        Image.fromarray(pixels).save(folder / f"{number}.png")
+    photos = open_data(tmp_path / "photos", "train")
+    model = VisionTransformer(replace(CONFIG, classes=1))
+    with pytest.raises(RowvitError, match="one class leaves nothing to learn"):
+        Trainer(model, store.Card("one", ["one"]), photos, Recipe((Phase(1, 1e-3),)), tmp_path / "x.state")
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -174,6 +174,10 @@ class Search:
         trim: bool = False,
         progress: Progress = lambda tried: None,
     ) -> None:
+        if model.config.classes == 1:
+            raise RowvitError(
+                "of one class every schedule gives the same answer", "name layers and what they keep"
+            )
         dense = count_work(package.meta, [package.arch["tokens"]] * package.arch["depth"], 0, 0, 0).macs_dense
         self.photos = spread(photos, max(PHOTOS, round(WORK / dense)))
         self.model, self.package, self.config = model, package, config

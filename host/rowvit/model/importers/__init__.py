@@ -27,6 +27,7 @@ IMAGENET_MEAN, IMAGENET_STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 #: activations in a note
 _SPOKEN = {"gelu_tanh": "GELU by tanh", "quick_gelu": "quick GELU", "silu": "SiLU of the FFN's gate"}
 _PIXELS = (224, 224)  # where nothing says how large the image is
+_SQUASHED = "{} scales whole photos to the network's shape; here their middle is cut out in that shape"
 _ASSUMED = "mean and std are assumed to be ImageNet's; the file does not say"
 #: options of `import_model` for what only some files leave open: their flags, and whose they are
 _OPEN = {
@@ -166,6 +167,7 @@ def import_model(
         card.accuracy = {}  # a float network's of rowvit was measured as it was
     again = ", ".join(["imported again", *found.notes])  # likewise
     card.history.append(again if card.history else f"imported from {card.source}")
+    card.check()
     return found
 
 
@@ -204,14 +206,6 @@ def _reshape(found: Imported, class_head: bool, classes: int | None, size: tuple
 def _pixels(size: tuple[int, int]) -> str:
     """A size in a sentence: of a square the side."""
     return " x ".join(map(str, size)) if size[0] != size[1] else str(size[0])
-
-
-def _stated(settings: Mapping[str, Any]) -> tuple[int, int] | None:
-    """Height and width by transformers' settings; None if they do not say."""
-    size = settings.get("image_size")
-    if isinstance(size, list) and len(size) == 2:
-        return int(size[0]), int(size[1])
-    return sides(size) if isinstance(size, int) else None
 
 
 def _timm(
@@ -256,7 +250,10 @@ def _timm_module(
     module = timm.create(name, state, pretrained, encoder, **arguments)
     model, difference = timm.from_module(module)
     card = timm.card(module, name, model.config.classes, settings)
-    return Imported(model, card, [f"output differs from timm's by {difference:.1e} of its peak"])
+    notes = [f"output differs from timm's by {difference:.1e} of its peak"]
+    if timm.known_of(module, settings).get("crop_mode") == "squash":
+        notes.append(_SQUASHED.format("timm"))
+    return Imported(model, card, notes)
 
 
 def _onnx(
@@ -267,7 +264,7 @@ def _onnx(
 
     beside = read_neighbours(Path(path))
     try:
-        result = read_onnx(path, size or _stated(beside.config), output, encoder)
+        result = read_onnx(path, size or beside.size, output, encoder)
     except RowvitError as error:
         if beside.foreign:  # says more than a node
             raise RowvitError(f"{path}: {beside.foreign}") from error
@@ -307,6 +304,10 @@ def _package(path: str) -> Imported:
     notes = ["read back from a package: weights have its 8 bits"]
     if "familiar" in package.meta:
         notes.append("what its classes look like is left out")
+    if any(step.get("threshold") for step in package.meta["pruning"]):
+        notes.append(
+            "the thresholds of its scores are for packages: here as many tokens stay as it keeps at most"
+        )
     return Imported(*of_package(package, path), notes)
 
 
@@ -341,7 +342,7 @@ def _state_dict(
         raise RowvitError(f"{path}: {beside.foreign}")
     checkpoint = read_checkpoint(path, part)
     names, state = library(checkpoint.state), timm_names(checkpoint.state)
-    sizes = [one for one in (_stated(beside.config), size) if one]
+    sizes = [one for one in (beside.size, size) if one]
     if beside.of_timm:
         require_open(path, shape)
         name = beside.config["architecture"]
@@ -373,13 +374,13 @@ def _state_dict(
     elif unused:
         state = {name: tensor for name, tensor in state.items() if name not in unused}
         notes.append("the pooler after the last LayerNorm is left out")
-    heads = heads or beside.config.get("num_attention_heads") or heads_in(checkpoint.state)
+    heads = heads or beside.whole("num_attention_heads") or heads_in(checkpoint.state)
     act = act or beside.act
     beside.require_biases(checkpoint.state, path)
     beside.add_positions(state)
     rope = None
     if is_dinov3(checkpoint.state):
-        pixels = _stated(beside.config) or size or _PIXELS
+        pixels = beside.size or size or _PIXELS
         rope = of_dinov3(state, pixels, heads, beside.config.get("rope_theta"))
         if pixels is _PIXELS:
             notes.append(f"{_pixels(pixels)} pixels assumed (--image-size); a state dict does not say")
@@ -389,15 +390,16 @@ def _state_dict(
     assumed, eps = ("gelu", 1e-5) if rope else _assumed(names, checkpoint.state)
     assumed = "silu" if gated else assumed
     if names in ("transformers", "openai") or eps != ViTConfig.eps:
-        options["eps"] = float(beside.config.get("layer_norm_eps", eps))
-        if "layer_norm_eps" not in beside.config:
+        stated = beside.number("layer_norm_eps")
+        options["eps"] = stated or eps
+        if stated is None:
             notes.append(f"LayerNorm's epsilon {eps:g} assumed; a state dict does not say")
     model = from_timm(state, heads, act or assumed, sizes, rope, pool_act=act or assumed, **options)
     rows = model.config.row_heads
     if rows is not None and len(rows.names) == len(beside.classes) + 1:  # the last one is that of nothing
         rows = replace(rows, names=(*beside.classes, "nothing"))
         model = adapt.rebuild(model, replace(model.config, row_heads=rows))
-    if model.config.image_width and "image_size" not in beside.config:
+    if model.config.image_width and beside.size is None:
         notes.append(
             f"positions taken for those of {_pixels(model.config.size)} pixels, as --image-size says"
         )
@@ -413,6 +415,8 @@ def _state_dict(
         notes.append("the first half of FFN1 is taken for its gate; a state dict does not say")
     if not beside.says_pixels:
         notes.append(_ASSUMED)
+    if beside.squashes:
+        notes.append(_SQUASHED.format("transformers"))
     card = Card(Path(path).stem, mean=list(IMAGENET_MEAN), std=list(IMAGENET_STD), source=Path(path).name)
     beside.fill(card)
     projected = checkpoint.state.keys() & {"visual_projection.weight", "visual.proj"}  # CLIP

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,14 +16,15 @@ from rowvit.errors import RowvitError
 from rowvit.formats.container import parse
 from rowvit.model.importers.foreign import by_settings
 from rowvit.model.store import Card
-from rowvit.model.vit import ViTConfig
+from rowvit.model.vit import ViTConfig, is_number, is_whole
 
 #: files with weights, in the order of preference
 WEIGHTS = ("model.safetensors", "pytorch_model.bin", "model.onnx")
 _BILINEAR = 2  # Pillow's number
 _DINOV3 = "dinov3_vit"  # transformers' model_type
 _FIX = "fix the config.json or move it away"
-
+_FIX_PIXELS = "fix it or move it away, and use --mean and --std"
+_ROUNDED = 1e-6  #: by which a factor such as 0.00392156862745098 is another than 1/255
 
 #: where transformers keeps the settings of a network that is a part of another: of CLIP and SigLIP,
 #: DepthAnything, TrOCR, ColPali
@@ -126,13 +127,44 @@ class Neighbours:
         if self.config.get("use_swiglu_ffn"):  # DINOv2's, whatever hidden_act says
             return "silu"
         name = self.config.get("hidden_act")
+        if not isinstance(name, str | None):
+            raise RowvitError(f"the config.json says hidden_act {str(name)[:60]}", _FIX)
         return None if name is None else _HIDDEN_ACTS.get(name, name)
 
     @property
     def classes(self) -> list[str]:
         """Class names of transformers."""
         labels = self.config.get("id2label") or {}
+        if isinstance(labels, list):
+            return [str(label) for label in labels]
+        if not isinstance(labels, dict) or not all(key.isdecimal() for key in labels):
+            raise RowvitError(f"the config.json says id2label {str(labels)[:60]}", _FIX)
         return [str(labels[key]) for key in sorted(labels, key=int)]
+
+    def number(self, name: str) -> float | None:
+        """A setting that is more than 0; None where it is not there, or null."""
+        value = self.config.get(name)
+        if value is not None and not (is_number(value) and value > 0):
+            raise RowvitError(f"the config.json says {name} {str(value)[:60]}", _FIX)
+        return value
+
+    def whole(self, name: str) -> int | None:
+        """The same of a whole number, which JSON may have with a point."""
+        value = self.number(name)
+        if value is not None and value != int(value):
+            raise RowvitError(f"the config.json says {name} {value}", _FIX)
+        return None if value is None else int(value)
+
+    @property
+    def size(self) -> tuple[int, int] | None:
+        """Height and width of images by transformers' settings; None if they do not say."""
+        size = self.config.get("image_size")
+        both = size if isinstance(size, list) else [size, size]
+        if size is None or isinstance(size, dict) or len(both) != 2:
+            return None
+        if not all(is_whole(side) and side > 0 for side in both):
+            raise RowvitError(f"the config.json says image_size {str(size)[:60]}", _FIX)
+        return both[0], both[1]
 
     @property
     def timm_says_pixels(self) -> bool:
@@ -142,22 +174,59 @@ class Neighbours:
     @property
     def says_pixels(self) -> bool:
         """Whether transformers says how photos are normalised."""
-        return "image_mean" in self.pixels or not self.pixels.get("do_normalize", True)
+        return self.pixels.get("image_mean") is not None or not self.pixels.get("do_normalize", True)
+
+    @property
+    def squashes(self) -> bool:
+        """Whether transformers brings whole photos to the network's shape, of which it cuts off nothing."""
+        size = self.pixels.get("size")
+        whole = not (isinstance(size, dict) and "shortest_edge" in size) and size is not None
+        return whole and self.pixels.get("do_resize", True) and not self.pixels.get("do_center_crop")
 
     def fill(self, card: Card) -> None:
         """Write transformers' preprocessing and class names to a card."""
         pixels = self.pixels
         card.classes = self.classes or card.classes
-        if pixels and not pixels.get("do_normalize", True):
-            card.mean, card.std = [0.0] * 3, [1.0] * 3
-        else:
-            card.mean = list(pixels.get("image_mean", card.mean))
-            card.std = list(pixels.get("image_std", card.std))
+        if self.says_pixels:
+            card.mean, card.std = self._normalisation()
         if "resample" in pixels:
             card.resize = "bilinear" if pixels["resample"] == _BILINEAR else "bicubic"
         scaled, cut = (_side(pixels.get(key)) for key in ("size", "crop_size"))
         if pixels.get("do_center_crop") and scaled and cut:
             card.crop = min(1.0, cut / scaled)
+
+    def _normalisation(self) -> tuple[list[float], list[float]]:
+        """Mean and std of pixels in 0..1, whatever those were scaled to that transformers' are of."""
+        pixels = self.pixels
+        mean, std = [0.0] * 3, [1.0] * 3
+        if pixels.get("do_normalize", True):
+            mean, std = (_channels(pixels, key) for key in ("image_mean", "image_std"))
+        scaled, factor = pixels.get("do_rescale", True), pixels.get("rescale_factor")
+        factor = 1 / 255 if factor is None else factor
+        if not (is_number(factor) and factor > 0):
+            raise RowvitError(
+                f"the preprocessor_config.json says rescale_factor {str(factor)[:60]}", _FIX_PIXELS
+            )
+        peak = 255 * factor if scaled else 255.0
+        least = -1.0 if scaled and pixels.get("rescale_offset") else 0.0
+        mean, std = [(value - least) / peak for value in mean], [value / peak for value in std]
+        for what, values, low in (("image_mean", mean, 0.0), ("image_std", std, 1e-6)):
+            if not all(low <= value <= 1 + _ROUNDED for value in values):
+                raise RowvitError(
+                    f"the preprocessor_config.json says {what} {pixels.get(what)} of pixels in"
+                    f" {least:g}..{least + peak:g}",
+                    _FIX_PIXELS,
+                )
+        return mean, std
+
+
+def _channels(pixels: Mapping[str, Any], key: str) -> list[float]:
+    """Numbers of three channels, which may be one number."""
+    value = pixels.get(key)
+    values = value if isinstance(value, list) else [value] * 3
+    if len(values) != 3 or not all(map(is_number, values)):
+        raise RowvitError(f"the preprocessor_config.json says {key} {str(value)[:60]}", _FIX_PIXELS)
+    return [float(number) for number in values]
 
 
 def _side(size: Any) -> int:

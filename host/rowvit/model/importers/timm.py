@@ -244,12 +244,20 @@ def from_module(module: nn.Module) -> tuple[VisionTransformer, float]:
     images = torch.randn(2, 3, *getattr(module.patch_embed, "img_size", None) or (height, width))
     with torch.inference_mode():
         theirs = module(images)  # what is left of whole patches is not seen (SigLIP's 384 pixels)
-        difference = float((model(images[..., :height, :width]) - theirs).abs().max() / theirs.abs().max())
+        apart = (model(images[..., :height, :width]) - theirs).abs().max()
+        difference = float(apart / (theirs.abs().max() or 1.0))  # a head that is new is one of zeros
     if not difference <= TOLERANCE:
         raise RowvitError(
             f"this {kind} computes something else: the outputs differ by {difference:.1e} of their peak"
         )
     return model, difference
+
+
+def known_of(module: nn.Module, settings: Mapping[str, Any] | None) -> dict[str, Any]:
+    """What timm knows of the name, and before that what a ``config.json`` says that timm wrote."""
+    settings = settings or {}
+    # earlier versions wrote all into one dictionary
+    return {**(getattr(module, "pretrained_cfg", {}) or {}), **(settings.get("pretrained_cfg") or settings)}
 
 
 def card(module: nn.Module, name: str, classes: int, settings: Mapping[str, Any] | None = None) -> Card:
@@ -260,10 +268,7 @@ def card(module: nn.Module, name: str, classes: int, settings: Mapping[str, Any]
     """
     from timm.data import ImageNetInfo
 
-    settings = settings or {}
-    # earlier versions wrote all into one dictionary
-    known = dict(getattr(module, "pretrained_cfg", {}) or {})
-    known |= settings.get("pretrained_cfg") or settings
+    settings, known = settings or {}, known_of(module, settings)
     names = next((known[key] for key in ("label_names", "labels") if known.get(key)), ())
     names = settings.get("label_names") or names
     if isinstance(names, Mapping):

@@ -182,7 +182,7 @@ def _difference(
             ours = model(taken)
         if isinstance(end.of, flow.Classes):
             ours = ours.softmax(dim=-1)
-    difference = np.abs(ours.numpy() - theirs.reshape(ours.shape)).max() / np.abs(theirs).max()
+    difference = np.abs(ours.numpy() - theirs.reshape(ours.shape)).max() / (np.abs(theirs).max() or 1.0)
     if not difference <= TOLERANCE:
         raise RowvitError(
             f"{graph.path}: the imported network's output differs from onnxruntime's by {difference:.1e}"

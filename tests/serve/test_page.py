@@ -499,6 +499,16 @@ def test_what_is_no_page_is_shown_as_text(tab):
     assert text in alert.inner_text() and not alert.locator("b").count()
 
 
+def test_an_error_of_a_proxy(tab):
+    """It is said, and heard, though it comes as a page of the proxy's own."""
+    page = "<html><head><title>413 Request Entity Too Large</title></head></html>"
+    tab.route("**/", lambda route: route.fulfill(status=413, content_type="text/html", body=page))
+    tab.locator(".examples button").first.click()
+    said = "No answerThe server's answer cannot be read (413 Payload Too Large)."
+    tab.locator(f"#says:text-is('{said}')".replace("server's", "server\\'s")).wait_for(state="attached")
+    assert tab.get_by_role("alert").locator("p").inner_text() == said.removeprefix("No answer")
+
+
 def test_a_full_server_and_one_that_is_gone(open_page, networks, puppet):
     """Where the queue is full the page asks again; a server that does not answer is a sentence."""
     with serving(networks, "sim", lambda: puppet, Limits(queue=1, deadline=HANG)) as served:

@@ -518,7 +518,7 @@ def test_texts_for_pixels_take_no_memory(golden):
 
 def test_an_index_of_what_is_ready(networks, puppet):
     with serving(networks, "sim", lambda: puppet) as served:
-        for body in (b"", b"{}", b'{"ready": false}', b'{"ready": true}'):
+        for body in (b"", b"\n", b"{}", b'{"ready": null}', b'{"ready": false}', b'{"ready": true}'):
             found = served.ask("POST", "/v2/repository/index", body).json
             assert [(one["name"], one["state"]) for one in found] == [("small", "READY"), ("dense", "READY")]
         for body in (b"{", b"[]", b'{"ready": 1}'):

@@ -200,9 +200,10 @@ def is_whole(value: object) -> bool:
 
 
 def is_number(value: object) -> bool:
-    """Whether it is a finite number, and no truth value."""
-    real = is_whole(value) or isinstance(value, float | np.floating)
-    return real and math.isfinite(value)  # type: ignore[arg-type]
+    """Whether it is a number that a float holds, and no truth value."""
+    if isinstance(value, float | np.floating):
+        return math.isfinite(value)
+    return is_whole(value) and abs(value) < 2**63  # type: ignore[arg-type]
 
 
 def _is_pruning(steps: Sequence[Any], depth: int) -> bool:

@@ -133,10 +133,10 @@ def model_config(network: Network, counted: bool, frontend: str, most: int) -> d
 def wants_ready(body: bytes) -> bool:
     """Whether a request for the index is for networks alone that answer; `Refusal` 400 if it is none."""
     try:
-        wanted = json.loads(body or b"{}")
+        wanted = json.loads(body.strip() or b"{}")
     except (ValueError, RecursionError):
         wanted = None
-    if not isinstance(wanted, dict) or not isinstance(wanted.get("ready", False), bool):
+    if not isinstance(wanted, dict) or not isinstance(wanted.get("ready"), bool | None):
         raise Refusal(400, "the request is for no index", 'send nothing, or {"ready": true}')
     return bool(wanted.get("ready"))
 

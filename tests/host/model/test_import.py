@@ -232,7 +232,7 @@ def folder(tmp_path: Path) -> Callable[..., Path]:
         {"image_mean": [127.5, 100, 90], "image_std": [127.5, 60, 50], "do_rescale": False},
         {"image_mean": [1, 1, 1], "image_std": [1, 0.5, 1], "rescale_factor": 1 / 127.5},
         {"image_mean": [0.5] * 3, "image_std": [0.5] * 3, "do_normalize": False},
-        {"do_normalize": False, "do_rescale": False},
+        {"do_normalize": False, "rescale_factor": 1 / 256},
     ],
 )
 def test_pixels_are_scaled_as_by_transformers(folder: Callable[..., Path], pixels: dict) -> None:
@@ -244,6 +244,25 @@ def test_pixels_are_scaled_as_by_transformers(folder: Callable[..., Path], pixel
     found = import_model(folder(pixels | {"do_resize": False}))
     ours = normalise(image[None], found.card.mean, found.card.std)[0].numpy()
     assert not found.notes and np.allclose(ours, theirs, atol=1e-4 * abs(theirs).max())
+
+
+@pytest.mark.parametrize(
+    ("pixels", "mean", "std"),
+    [
+        ({"image_mean": [0.4, 0.5, 0.3], "image_std": [0.2, 0.1, 0.3]}, [0.4, 0.5, 0.3], [0.2, 0.1, 0.3]),
+        ({"do_normalize": False}, [0] * 3, [1] * 3),
+    ],
+)
+@pytest.mark.parametrize("scaled", [{"do_rescale": False}, {"do_rescale": None}, {"rescale_factor": 1}])
+def test_pixels_that_others_have_scaled(
+    folder: Callable[..., Path], pixels: dict, mean: list, std: list, scaled: dict
+) -> None:
+    """As tensors are that torchvision makes: transformers scales them no more, and means are of 0..1."""
+    found = import_model(folder(pixels | scaled))
+    assert (found.card.mean, found.card.std) == (mean, std)
+    assert [
+        note.startswith("mean and std are taken for those of pixels in 0..1") for note in found.notes
+    ] == [True]
 
 
 def test_pixels_with_an_offset(folder: Callable[..., Path]) -> None:
@@ -259,21 +278,27 @@ def test_pixels_with_an_offset(folder: Callable[..., Path]) -> None:
         (
             {"image_mean": [127.5] * 3, "image_std": [127.5] * 3},
             {},
-            r"image_mean \[127.5.* of pixels in 0..1",
+            r"image_mean \[127.5.*, of pixels in 0..1",
         ),
-        ({"image_mean": [0.5] * 3, "image_std": [0.0] * 3}, {}, "image_std .* of pixels in 0..1"),
+        ({"image_mean": [0.5] * 3, "image_std": [0.0] * 3}, {}, "image_std .*, of pixels in 0..1"),
         ({"image_mean": [0.5] * 2, "image_std": [0.5] * 3}, {}, r"image_mean \[0.5, 0.5\]; fix it or move"),
         ({"image_mean": "grey", "image_std": [0.5] * 3}, {}, "image_mean grey"),
-        ({"image_mean": [0.5] * 3}, {}, "image_std None"),
+        (
+            {"do_normalize": False, "rescale_factor": 1e-5},
+            {},
+            "rescale_factor 1e-05, of pixels in 0..0.00255",
+        ),
         ({"image_mean": [0.5] * 3, "image_std": [0.5] * 3, "rescale_factor": 0}, {}, "rescale_factor 0"),
         ({}, {"num_attention_heads": [3]}, r"num_attention_heads \[3\]; fix the config.json"),
         ({}, {"num_attention_heads": 2.5}, "num_attention_heads 2.5"),
         ({}, {"layer_norm_eps": -1.0}, "layer_norm_eps -1.0"),
         ({}, {"layer_norm_eps": "small"}, "layer_norm_eps small"),
+        ({}, {"layer_norm_eps": 10**400}, "layer_norm_eps 1000"),
         ({}, {"id2label": {"first": "ant"}}, "id2label"),
         ({}, {"id2label": 5}, "id2label 5"),
         ({}, {"image_size": ["a", "b"]}, "image_size"),
         ({}, {"image_size": 0}, "image_size 0"),
+        ({}, {"image_size": 16.5}, "image_size 16.5"),
         ({}, {"hidden_act": {"name": "gelu"}}, "hidden_act"),
     ],
 )
@@ -288,10 +313,19 @@ def test_settings_that_leave_something_open(folder: Callable[..., Path], tmp_pat
     """Null is what is not there; whole numbers may have a point, and class names be a list."""
     names = ["ant", "bee", "cat", "dog", "elk"]
     found = import_model(
-        folder({"image_mean": None}, layer_norm_eps=None, num_attention_heads=3.0, id2label=names)
+        folder(
+            {"image_mean": None},
+            layer_norm_eps=None,
+            num_attention_heads=3.0,
+            image_size=[16.0, 16],
+            id2label=names,
+        )
     )
     assert found.card.classes == names and any("ImageNet's" in note for note in found.notes)
     assert any("epsilon" in note for note in found.notes)
+    half = import_model(folder({"image_mean": [0.5] * 3}, id2label={"-1": "none", **dict(enumerate("abcd"))}))
+    assert half.card.mean == [0.5] * 3 and half.card.std == pytest.approx([0.229, 0.224, 0.225])
+    assert half.card.classes == ["none", *"abcd"] and "std is assumed to be ImageNet's" in half.notes[0]
     store.save(tmp_path / "vit.safetensors", found.model, found.card)
     assert store.load(tmp_path / "vit.safetensors")[0].config.heads == 3
 
@@ -300,9 +334,16 @@ def test_settings_that_leave_something_open(folder: Callable[..., Path], tmp_pat
     ("pixels", "squashed"),
     [
         ({"size": {"height": 16, "width": 16}}, True),
-        ({"size": 16}, True),
+        ({"size": {"height": 20, "width": 20}, "do_center_crop": True, "crop_size": 16}, True),
+        ({"size": 16, "feature_extractor_type": "ViTFeatureExtractor"}, True),
+        ({"size": 20, "image_processor_type": "DeiTImageProcessor", "do_center_crop": True}, True),
+        ({"size": [16, 16]}, True),
+        ({"size": 16, "feature_extractor_type": "CLIPFeatureExtractor", "do_center_crop": True}, False),
         ({"size": {"shortest_edge": 20}, "do_center_crop": True, "crop_size": 16}, False),
         ({"size": {"shortest_edge": 16}}, False),
+        ({"size": {"longest_edge": 16}}, False),
+        ({"size": {"height": 16, "width": 16}, "keep_aspect_ratio": True}, False),
+        ({"size": 800, "max_size": 1333, "format": "coco_detection"}, False),
         ({"size": {"height": 16, "width": 16}, "do_resize": False}, False),
         ({}, False),
     ],
@@ -312,17 +353,21 @@ def test_photos_that_are_squashed_elsewhere(
 ) -> None:
     usual = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3}
     notes = import_model(folder(usual | pixels)).notes
-    said = "transformers scales whole photos to the network's shape; here their middle is cut out"
+    said = "transformers squeezes photos of any shape into one; here their middle is cut out in that shape"
     assert [note.startswith(said) for note in notes] == [True] * squashed
 
 
 def test_photos_that_timm_squashes(tmp_path: Path) -> None:
-    save_file(state_of(exports.timm_network()), tmp_path / "model.safetensors")
+    """Be it said beside its own weights or beside ONNX."""
+    network = exports.timm_network()
+    save_file(state_of(network), tmp_path / "model.safetensors")
+    exports.export(network, tmp_path / "model.onnx")
     for mode in ("squash", "center"):
         settings = {"architecture": "rowvit_test_network", "num_classes": 5, "crop_mode": mode}
         (tmp_path / "config.json").write_text(json.dumps(settings))
-        notes = import_model(tmp_path).notes
-        assert any(note.startswith("timm scales whole photos") for note in notes) == (mode == "squash")
+        for name in ("model.safetensors", "model.onnx"):
+            notes = import_model(tmp_path / name).notes
+            assert any(note.startswith("timm squeezes photos") for note in notes) == (mode == "squash")
 
 
 def test_a_new_head_of_zeros(tmp_path: Path) -> None:

@@ -16,6 +16,9 @@ from typer.main import get_command
 from typer.testing import CliRunner
 from waiting import HANG
 
+pytest.importorskip("torch")
+pytest.importorskip("timm")
+
 from rowvit.cli import app
 
 RECIPES = Path(__file__).resolve().parents[3] / "recipes"

@@ -15,7 +15,7 @@ from rowvit.formats.bundled import bundled
 from rowvit.formats.container import metadata
 from rowvit.formats.description import Size, sides
 from rowvit.model import adapt, store
-from rowvit.model.importers.neighbours import read_neighbours, weights_in
+from rowvit.model.importers.neighbours import SQUASHED, read_neighbours, weights_in
 from rowvit.model.store import Card
 from rowvit.model.vit import VisionTransformer, ViTConfig
 
@@ -27,7 +27,6 @@ IMAGENET_MEAN, IMAGENET_STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 #: activations in a note
 _SPOKEN = {"gelu_tanh": "GELU by tanh", "quick_gelu": "quick GELU", "silu": "SiLU of the FFN's gate"}
 _PIXELS = (224, 224)  # where nothing says how large the image is
-_SQUASHED = "{} scales whole photos to the network's shape; here their middle is cut out in that shape"
 _ASSUMED = "mean and std are assumed to be ImageNet's; the file does not say"
 #: options of `import_model` for what only some files leave open: their flags, and whose they are
 _OPEN = {
@@ -252,7 +251,7 @@ def _timm_module(
     card = timm.card(module, name, model.config.classes, settings)
     notes = [f"output differs from timm's by {difference:.1e} of its peak"]
     if timm.known_of(module, settings).get("crop_mode") == "squash":
-        notes.append(_SQUASHED.format("timm"))
+        notes.append(SQUASHED.format("timm"))
     return Imported(model, card, notes)
 
 
@@ -271,7 +270,7 @@ def _onnx(
         raise
     beside.require_agreement(result.model.config, path)
     card = Card(Path(path).stem, mean=list(IMAGENET_MEAN), std=list(IMAGENET_STD), source=Path(path).name)
-    beside.fill(card)
+    said = beside.fill(card)
     told = beside.timm_says_pixels
     if told:
         from torch import nn
@@ -280,7 +279,7 @@ def _onnx(
 
         card = timm.card(nn.Module(), card.name, result.model.config.classes, beside.config)
         card.source = Path(path).name
-    notes = [f"output differs from onnxruntime's by {result.difference:.1e} of its peak"]
+    notes = [f"output differs from onnxruntime's by {result.difference:.1e} of its peak", *said]
     if result.dropped:
         notes.append(f"ends with the last LayerNorm; left out from {result.dropped.split(':')[0]} on")
     if result.pixels is not None:
@@ -415,10 +414,8 @@ def _state_dict(
         notes.append("the first half of FFN1 is taken for its gate; a state dict does not say")
     if not beside.says_pixels:
         notes.append(_ASSUMED)
-    if beside.squashes:
-        notes.append(_SQUASHED.format("transformers"))
     card = Card(Path(path).stem, mean=list(IMAGENET_MEAN), std=list(IMAGENET_STD), source=Path(path).name)
-    beside.fill(card)
+    notes += beside.fill(card)
     projected = checkpoint.state.keys() & {"visual_projection.weight", "visual.proj"}  # CLIP
     if model.config.classes and (projected or "head.weight" not in state):
         card.classes = [f"embedding {number}" for number in range(model.config.classes)]

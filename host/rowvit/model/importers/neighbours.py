@@ -16,7 +16,7 @@ from rowvit.errors import RowvitError
 from rowvit.formats.container import parse
 from rowvit.model.importers.foreign import by_settings
 from rowvit.model.store import Card
-from rowvit.model.vit import ViTConfig, is_number, is_whole
+from rowvit.model.vit import ViTConfig, is_number
 
 #: files with weights, in the order of preference
 WEIGHTS = ("model.safetensors", "pytorch_model.bin", "model.onnx")
@@ -24,7 +24,11 @@ _BILINEAR = 2  # Pillow's number
 _DINOV3 = "dinov3_vit"  # transformers' model_type
 _FIX = "fix the config.json or move it away"
 _FIX_PIXELS = "fix it or move it away, and use --mean and --std"
-_ROUNDED = 1e-6  #: by which a factor such as 0.00392156862745098 is another than 1/255
+SQUASHED = "{} squeezes photos of any shape into one; here their middle is cut out in that shape"
+#: settings of transformers by which photos keep the ratio of their sides
+_KEEPS_SHAPE = ("keep_aspect_ratio", "max_size", "format", "do_pad")
+#: beginnings of its processors that make squares where the size is one number
+_SQUARES = ("ViT", "DeiT", "Beit")
 
 #: where transformers keeps the settings of a network that is a part of another: of CLIP and SigLIP,
 #: DepthAnything, TrOCR, ColPali
@@ -137,9 +141,10 @@ class Neighbours:
         labels = self.config.get("id2label") or {}
         if isinstance(labels, list):
             return [str(label) for label in labels]
-        if not isinstance(labels, dict) or not all(key.isdecimal() for key in labels):
-            raise RowvitError(f"the config.json says id2label {str(labels)[:60]}", _FIX)
-        return [str(labels[key]) for key in sorted(labels, key=int)]
+        try:
+            return [str(labels[key]) for key in sorted(labels, key=int)]
+        except (TypeError, ValueError) as error:
+            raise RowvitError(f"the config.json says id2label {str(labels)[:60]}", _FIX) from error
 
     def number(self, name: str) -> float | None:
         """A setting that is more than 0; None where it is not there, or null."""
@@ -162,9 +167,9 @@ class Neighbours:
         both = size if isinstance(size, list) else [size, size]
         if size is None or isinstance(size, dict) or len(both) != 2:
             return None
-        if not all(is_whole(side) and side > 0 for side in both):
+        if not all(is_number(side) and side == int(side) > 0 for side in both):
             raise RowvitError(f"the config.json says image_size {str(size)[:60]}", _FIX)
-        return both[0], both[1]
+        return int(both[0]), int(both[1])
 
     @property
     def timm_says_pixels(self) -> bool:
@@ -178,29 +183,48 @@ class Neighbours:
 
     @property
     def squashes(self) -> bool:
-        """Whether transformers brings whole photos to the network's shape, of which it cuts off nothing."""
-        size = self.pixels.get("size")
-        whole = not (isinstance(size, dict) and "shortest_edge" in size) and size is not None
-        return whole and self.pixels.get("do_resize", True) and not self.pixels.get("do_center_crop")
+        """Whether timm or transformers bring photos of any shape to a fixed one, before they cut or not."""
+        settings = self.config.get("pretrained_cfg") or self.config
+        if self.of_timm:
+            return settings.get("crop_mode") == "squash"
+        size, kept = self.pixels.get("size"), any(map(self.pixels.get, _KEEPS_SHAPE))
+        if kept or not self.pixels.get("do_resize", True):
+            return False
+        if isinstance(size, int):  # by itself a side of a square, or the shorter side
+            kind = self.pixels.get("image_processor_type") or self.pixels.get("feature_extractor_type")
+            return str(kind).startswith(_SQUARES)
+        return (isinstance(size, list) and len(size) == 2) or (
+            isinstance(size, dict) and {"height", "width"} <= size.keys()
+        )
 
-    def fill(self, card: Card) -> None:
-        """Write transformers' preprocessing and class names to a card."""
-        pixels = self.pixels
+    def fill(self, card: Card) -> list[str]:
+        """Write transformers' preprocessing and class names to a card; what of it is to be said."""
+        pixels, notes = self.pixels, list[str]()
         card.classes = self.classes or card.classes
         if self.says_pixels:
-            card.mean, card.std = self._normalisation()
+            card.mean, card.std = self._normalisation(card.std, notes)
         if "resample" in pixels:
             card.resize = "bilinear" if pixels["resample"] == _BILINEAR else "bicubic"
         scaled, cut = (_side(pixels.get(key)) for key in ("size", "crop_size"))
         if pixels.get("do_center_crop") and scaled and cut:
             card.crop = min(1.0, cut / scaled)
+        if self.squashes:
+            notes.append(SQUASHED.format("timm" if self.of_timm else "transformers"))
+        return notes
 
-    def _normalisation(self) -> tuple[list[float], list[float]]:
-        """Mean and std of pixels in 0..1, whatever those were scaled to that transformers' are of."""
-        pixels = self.pixels
+    def _normalisation(self, usual: list[float], notes: list[str]) -> tuple[list[float], list[float]]:
+        """Mean and std of pixels in 0..1, whatever those were scaled to that transformers' are of.
+
+        Without ``image_std`` it is the ``usual`` one.
+        """
+        pixels, normalised = self.pixels, self.pixels.get("do_normalize", True)
         mean, std = [0.0] * 3, [1.0] * 3
-        if pixels.get("do_normalize", True):
-            mean, std = (_channels(pixels, key) for key in ("image_mean", "image_std"))
+        if normalised:
+            mean = _channels(pixels, "image_mean")
+            if pixels.get("image_std") is None:
+                pixels, assumed = pixels | {"image_std": usual}, "std is assumed to be ImageNet's"
+                notes.append(f"{assumed}; preprocessor_config.json does not say")
+            std = _channels(pixels, "image_std")
         scaled, factor = pixels.get("do_rescale", True), pixels.get("rescale_factor")
         factor = 1 / 255 if factor is None else factor
         if not (is_number(factor) and factor > 0):
@@ -208,21 +232,28 @@ class Neighbours:
                 f"the preprocessor_config.json says rescale_factor {str(factor)[:60]}", _FIX_PIXELS
             )
         peak = 255 * factor if scaled else 255.0
+        if peak > 2 and max(*mean, *std) <= 1:  # not of such pixels: who called it had scaled them
+            peak = 1.0
+            notes.append(
+                "mean and std are taken for those of pixels in 0..1, to which transformers scales none here"
+            )
         least = -1.0 if scaled and pixels.get("rescale_offset") else 0.0
-        mean, std = [(value - least) / peak for value in mean], [value / peak for value in std]
-        for what, values, low in (("image_mean", mean, 0.0), ("image_std", std, 1e-6)):
-            if not all(low <= value <= 1 + _ROUNDED for value in values):
+        found = [(value - least) / peak for value in mean], [value / peak for value in std]
+        for what, values, low, high in zip(("mean", "std"), found, (-0.01, 0.01), (1.01, 2.0), strict=True):
+            if not all(low <= value <= high for value in values):
+                told = (
+                    f"image_{what} {pixels[f'image_{what}']}" if normalised else f"rescale_factor {factor:g}"
+                )
                 raise RowvitError(
-                    f"the preprocessor_config.json says {what} {pixels.get(what)} of pixels in"
-                    f" {least:g}..{least + peak:g}",
+                    f"the preprocessor_config.json says {told}, of pixels in {least:g}..{least + peak:g}",
                     _FIX_PIXELS,
                 )
-        return mean, std
+        return found
 
 
 def _channels(pixels: Mapping[str, Any], key: str) -> list[float]:
     """Numbers of three channels, which may be one number."""
-    value = pixels.get(key)
+    value = pixels[key]
     values = value if isinstance(value, list) else [value] * 3
     if len(values) != 3 or not all(map(is_number, values)):
         raise RowvitError(f"the preprocessor_config.json says {key} {str(value)[:60]}", _FIX_PIXELS)

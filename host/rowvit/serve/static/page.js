@@ -24,13 +24,14 @@ export async function ask(address, options) {
   }
 }
 
+const unread = ({ status, statusText }) => `The server's answer cannot be read (${`${status} ${statusText}`.trim()})`;
+
 // What an answer says in JSON; of an error of a proxy, which says it otherwise, the status.
 export async function read(response) {
   const said = await response.json().catch(() => null);
   if (said) return said;
-  const error = `the server's answer cannot be read (${response.status} ${response.statusText})`;
-  if (!response.ok) return { error };
-  throw new Error(error);
+  if (!response.ok) return { error: unread(response) };
+  throw new Error(unread(response));
 }
 
 export function fields(file, more = {}) {
@@ -51,6 +52,7 @@ export async function classify(data, quiet = false) {
     html = await response.text();
     good = response.ok;
     if (!html.trimStart().startsWith("<")) html = failure(html);
+    else if (!good && !html.includes('class="card failure"')) html = failure(unread(response)); // a proxy's page
   } catch {
     html = failure("The server does not answer");
   }

@@ -163,12 +163,17 @@ class Card {
     if (more > 0) refused.push(`Left out, as a lesson has at most ${MOST.photos} photos: ${counted(more, "file")}`);
     if (refused.length) complain(new Error(listed(refused)));
     const taken = pictures.slice(0, MOST.photos);
-    coming += taken.length;
+    let left = taken.length;
+    coming += left;
+    summary();
     for (const file of taken) {
       const picture = await thumbnail(file);
+      if (!cards.includes(this)) break; // nobody waits for the others
       coming--;
-      if (cards.includes(this)) put(this, file, picture);
+      left--;
+      put(this, file, picture);
     }
+    coming -= left;
     summary();
   }
 
@@ -193,8 +198,8 @@ class Card {
 
   // Whether it is called so: here, at the server, or by a photo on its way.
   has(name) {
-    const coming = [...this.flights.values()].some((photo) => photo.label === name);
-    return this.label === name || this.names.has(name) || coming;
+    const sent = [...this.flights.values()].some((photo) => photo.label === name);
+    return this.label === name || this.names.has(name) || sent;
   }
 
   // What the server calls the class: several names where it did not hear of one.

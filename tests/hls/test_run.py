@@ -199,8 +199,8 @@ def test_diagnose(monkeypatch):
     checks = {check.name: check for check in diagnose("board", TINY, Path(device.bitstream))}
     device.close()
     assert "hls front end" in checks["core"].text
-    # the simulator's clock is not the world's
-    assert [name for name, check in checks.items() if check.ok is False] == ["speed"]
+    assert not [name for name, check in checks.items() if check.ok is False]
+    assert checks["speed"].ok is None  # the simulator's clock is not the world's: its core is slower
     assert "words in" in checks["transfer"].text
 
 

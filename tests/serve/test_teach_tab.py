@@ -466,7 +466,7 @@ def test_what_a_download_lacks_is_still_to_be_saved(tab):
     assert tab.evaluate(leaves)
 
 
-def test_what_came_while_a_package_learned_is_still_to_be_saved(tab, tmp_path, monkeypatch, request):
+def test_what_came_while_a_package_learned_is_still_to_be_saved(tab, tmp_path, request):
     leaves = "() => !window.dispatchEvent(new Event('beforeunload', { cancelable: true }))"
     add_files(tab, "class 1", 0)
     add_files(tab, "class 2", 5)

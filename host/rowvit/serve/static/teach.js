@@ -23,7 +23,6 @@ let cards = [];
 let photos = new Map(); // by their numbers
 let waiting = []; // photos to be sent
 let sending = 0;
-let coming = 0; // files that were chosen and are not among them yet
 let found = null; // what it has learned
 let changed = false; // since it learned
 let touches = 0; // photos and names that came, went or changed
@@ -103,6 +102,7 @@ class Card {
     this.loaded = loaded; // photos that came with a package, of which there are no pictures
     this.known = name; // what the server calls their class
     this.photos = new Set();
+    this.coming = 0; // files that were chosen, and whose thumbnails are not there yet
     this.flights = new Map(); // photos on their way, by their promises
     this.name.addEventListener("change", () => this.rename());
     this.files.addEventListener("change", () => {
@@ -163,18 +163,14 @@ class Card {
     if (more > 0) refused.push(`Left out, as a lesson has at most ${MOST.photos} photos: ${counted(more, "file")}`);
     if (refused.length) complain(new Error(listed(refused)));
     const taken = pictures.slice(0, MOST.photos);
-    let left = taken.length;
-    coming += left;
+    this.coming += taken.length;
     summary();
     for (const file of taken) {
       const picture = await thumbnail(file);
-      if (!cards.includes(this)) break; // nobody waits for the others
-      coming--;
-      left--;
+      if (!cards.includes(this)) return; // nobody waits for the others
+      this.coming--;
       put(this, file, picture);
     }
-    coming -= left;
-    summary();
   }
 
   async rename() {
@@ -365,7 +361,8 @@ function touched() {
 }
 
 function summary() {
-  const left = coming + waiting.length + sending, ready = cards.filter((card) => card.total >= FEWEST).length;
+  const coming = cards.reduce((sum, card) => sum + card.coming, 0), left = coming + waiting.length + sending;
+  const ready = cards.filter((card) => card.total >= FEWEST).length;
   const total = cards.reduce((sum, card) => sum + card.total, 0);
   const few = cards.filter((card) => card.total && card.total < FEWEST);
   const parts = [`${counted(total, "photo")}${left ? `, and ${left} on their way` : ""}.`];

@@ -49,20 +49,30 @@ module rowvit_softmax_lane #(
       16'd47171, 16'd48204, 16'd49259, 16'd50338, 16'd51440, 16'd52566, 16'd53717, 16'd54894,
       16'd56096, 16'd57324, 16'd58579, 16'd59862, 16'd61173, 16'd62512, 16'd63881, 16'd65280
   };
-  wire [8*256-1:0] near;
-  genvar i;
-  generate
-    for (i = 0; i < 256; i = i + 1) begin : g_near
-      wire [22:0] rounded = {7'd0, EXP[16*(i%32)+:16]} + (23'd128 << (i / 32));
-      assign near[8*i+:8] = rounded[8+i/32+:8];
-    end
-  endgenerate
-
   wire [11:0] distance = max_q - s_read_i;
   reg [11:0] distance_q;
   reg [6:0]  octave_q;
-  wire [7:0] e = distance_q[11:8] == 4'd0 ? near[8*distance_q[7:0]+:8]
-                                          : {7'd0, distance_q[11:5] == 7'd8};
+  // near: e of a distance below 256. An AND with constants and an OR, not an index into them, of
+  // which synthesis makes wide multiplexers of constants.
+  wire [31:0] fraction = 32'd1 << distance_q[4:0];
+  wire [7:0]  octave = 8'd1 << distance_q[7:5];
+  wire [7:0]  near;
+  genvar i, k, o;
+  generate
+    for (k = 0; k < 8; k = k + 1) begin : g_near
+      wire [7:0] in_octave;
+      for (o = 0; o < 8; o = o + 1) begin : g_octave
+        wire [31:0] column;
+        for (i = 0; i < 32; i = i + 1) begin : g_column
+          wire [22:0] rounded = {7'd0, EXP[16*i+:16]} + (23'd128 << o);
+          assign column[i] = rounded[8+o+k];
+        end
+        assign in_octave[o] = |(fraction & column);
+      end
+      assign near[k] = |(octave & in_octave);
+    end
+  endgenerate
+  wire [7:0] e = distance_q[11:8] == 4'd0 ? near : {7'd0, distance_q[11:5] == 7'd8};
   reg [SUM_W-1:0] sum_q;
   always @(posedge clk_i) begin
     if (en_i) begin

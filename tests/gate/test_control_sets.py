@@ -17,7 +17,7 @@ from control_sets import control_sets
 from record import read, version
 
 #: per configuration: LUT RAM, MUXF7, MUXF8
-LIMITS = {"pynq-z2": (5_200, 4_700, 2_200), "kv260": (9_300, 18_000, 8_300)}
+LIMITS = {"pynq-z2": (5_200, 3_100, 1_400), "kv260": (9_300, 12_000, 5_300)}
 
 #: module, parameters, control sets at most, of them with fewer than eight flip-flops
 MODULES = [

@@ -32,6 +32,11 @@ def seconds(process: int) -> float:
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK") if fields else 0.0
 
 
+def megabytes(process: int, what: str) -> float:
+    """VmRSS, or VmHWM, the most so far; fails with an OSError or IndexError if there is no such process."""
+    return int(Path(f"/proc/{process}/status").read_text().partition(f"{what}:")[2].split()[0]) / 1000
+
+
 def _stat(process: int) -> list[str]:
     """What /proc says behind the name; nothing if there is no such process."""
     with suppress(OSError):

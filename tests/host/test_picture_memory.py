@@ -33,7 +33,9 @@ SLACK = 25  # MB: threads, the network's pixels, what the allocator keeps
 
 #: decodes files, in two threads, as often as is asked for; memory in MB
 DECODE = """
-import glob, json, sys, threading, time
+import json, os, sys, threading, time
+from contextlib import suppress
+from processes import children, megabytes
 from rowvit import decoding
 from rowvit.images import decode
 from PIL import Image
@@ -41,28 +43,22 @@ files, again, machine = json.loads(sys.argv[1])
 if machine:
     decoding.memory = lambda: tuple(machine)
 decoding.processors = lambda: 2
-def read(process, name):
-    with open(f"/proc/{process}/{name}") as file:
-        return file.read()
-def status(key, process="self"):
-    return int(read(process, "status").partition(key + ":")[2].split()[0]) / 1000
+this = os.getpid()
 decode(files[0], 32)  # loads what reads this format
-start, wrong, apart = status("VmRSS"), [], [0]
+start, wrong, apart = megabytes(this, "VmRSS"), [], [0]
 def watch():  # those that decode for this one; what Linux keeps of one that ended has this one's memory in it
     while True:
-        for children in glob.glob("/proc/self/task/*/children"):
-            try:
-                for child in open(children).read().split():
-                    if read(child, "cmdline").split(chr(0))[1].endswith("decoder.py"):
-                        apart.append(status("VmHWM", child))
-            except (OSError, IndexError):  # it has ended
-                pass
+        for child in children(this):
+            with suppress(OSError, IndexError):  # it has ended
+                with open(f"/proc/{child}/cmdline") as line:
+                    if line.read().split(chr(0))[1].endswith("decoder.py"):
+                        apart.append(megabytes(child, "VmHWM"))
         time.sleep(0.001)
 threading.Thread(target=watch, daemon=True).start()
 def refused(number, error):
     wrong.append(str(error))
 list(decoding.decoded(files[1:] * again, lambda file: decode(file, 32), 24, refused))
-print(json.dumps([start, status("VmHWM"), max(apart), status("VmRSS"), wrong]))
+print(json.dumps([start, megabytes(this, "VmHWM"), max(apart), megabytes(this, "VmRSS"), wrong]))
 """
 
 
@@ -70,6 +66,7 @@ def run(code: str, *arguments: str, folder: Path) -> str:
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", code, *arguments],
         cwd=folder,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
         stdout=subprocess.PIPE,
         text=True,
         check=True,
@@ -136,19 +133,17 @@ def bomb(tmp_path_factory) -> Path:
 
 
 COMMAND = """
-import sys
+import os, sys
+from processes import megabytes
 from rowvit.cli import app
-def status(key):
-    with open("/proc/self/status") as file:
-        return int(file.read().partition(key + ":")[2].split()[0]) / 1000
 if "eval" in sys.argv:
     import torch
-before, code = status("VmHWM"), 0
+before, code = megabytes(os.getpid(), "VmHWM"), 0
 try:
     app(sys.argv[1:])
 except SystemExit as end:
     code = end.code
-print(code, status("VmHWM") - before)
+print(code, megabytes(os.getpid(), "VmHWM") - before)
 """
 
 

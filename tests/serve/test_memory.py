@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import http.client
 import io
-import re
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,6 +13,7 @@ import numpy as np
 import photos as sets
 import pytest
 from PIL import Image
+from processes import megabytes
 from puppet import command, port_of
 from waiting import HANG, until
 
@@ -50,11 +50,6 @@ def ask(
         connection.close()
 
 
-def megabytes(process: subprocess.Popen, what: str) -> float:
-    """VmRSS, or VmHWM, the most since `forget`."""
-    return int(re.search(rf"{what}:\s+(\d+)", Path(f"/proc/{process.pid}/status").read_text())[1]) / 1000
-
-
 def forget(process: subprocess.Popen) -> None:
     Path(f"/proc/{process.pid}/clear_refs").write_text("5")
 
@@ -89,12 +84,12 @@ def test_small_files_of_many_pixels(board, form, options):
     side = 5000 if form != "GIF" else 9000
     data = one_colour(form, side, side, "RGBA" if form in ("WEBP", "PNG") else "RGB", **options)
     forget(process)
-    before = megabytes(process, "VmRSS")
+    before = megabytes(process.pid, "VmRSS")
     with ThreadPoolExecutor(24) as pool:
         replies = list(pool.map(lambda _: ask(port, data), range(24)))
     assert {status for status, _ in replies} == {413}
     assert b"MB to decode, and may take 64 MB here; scale it down" in replies[0][1]
-    assert megabytes(process, "VmHWM") < max(150, before + 40)
+    assert megabytes(process.pid, "VmHWM") < max(150, before + 40)
     assert ask(port, saved("PNG", 300, 200))[0] == 200
 
 
@@ -107,13 +102,13 @@ def test_photos_take_their_turns(board):
         saved("WEBP", 1600, 1200),
         saved("TIFF", 2400, 1800, compression="tiff_lzw"),
     ]
-    before = megabytes(process, "VmRSS")
+    before = megabytes(process.pid, "VmRSS")
     forget(process)
     with ThreadPoolExecutor(12) as pool:
         replies = list(pool.map(lambda number: ask(port, photos[number % 4]), range(12)))
     assert [status for status, _ in replies] == [200] * 12
-    assert megabytes(process, "VmHWM") < before + 100
-    until(lambda: megabytes(process, "VmRSS") < before + 20)
+    assert megabytes(process.pid, "VmHWM") < before + 100
+    until(lambda: megabytes(process.pid, "VmRSS") < before + 20)
 
 
 @pytest.mark.parametrize("how", ["classify", "form", "page", "png"])
@@ -133,10 +128,10 @@ def test_large_uploads(board, how):
         data = edge + b"\r\n" + name + b"\r\n\r\n" + data + b"\r\n" + edge + b"--\r\n"
     elif how == "png":
         headers["Accept"] = "image/png"
-    before = megabytes(process, "VmRSS")
+    before = megabytes(process.pid, "VmRSS")
     forget(process)
     with ThreadPoolExecutor(4) as pool:
         statuses = [*pool.map(lambda _: ask(port, data, path, headers)[0], range(4))]
     assert statuses == [200] * 4
-    assert megabytes(process, "VmHWM") < before + 100
-    until(lambda: megabytes(process, "VmRSS") < before + 20)
+    assert megabytes(process.pid, "VmHWM") < before + 100
+    until(lambda: megabytes(process.pid, "VmRSS") < before + 20)

@@ -6,14 +6,15 @@ from __future__ import annotations
 import ctypes
 import logging
 import sys
+import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext, suppress
 from contextvars import ContextVar
 from pathlib import Path
-from threading import Condition, Lock
 from typing import Any, Generic, TypeVar
+from weakref import WeakSet
 
 import numpy as np
 from numpy.typing import NDArray
@@ -69,7 +70,7 @@ class Room:
     """
 
     def __init__(self) -> None:
-        self._taken, self._changed, self._entrance = 0, Condition(), Lock()
+        self._taken, self._changed, self._entrance = 0, threading.Condition(), threading.Lock()
         self._processes = 1
 
     def share(self, processes: int) -> None:
@@ -198,7 +199,7 @@ class _Turns(Generic[Source]):
     """
 
     def __init__(self, decode: Callable[[Source], NDArray[Any]]) -> None:
-        self._decode, self._changed = decode, Condition()
+        self._decode, self._changed = decode, threading.Condition()
         self._turn = 0  # number of the image whose pixels are wanted
         self._said: dict[int, list[tuple[str, tuple[str, ...]]]] = {}
         self._sizes: dict[int, int] = {}  # bytes of pixels that wait, or are on their way
@@ -206,11 +207,16 @@ class _Turns(Generic[Source]):
         self._most = min(AHEAD_BYTES, ROOM.size() // 4)
 
     def decode(self, number: int, image: Source) -> NDArray[Any]:
-        """In a thread; images start in order, so that none holds up the one whose turn it is."""
+        """In a thread; images start in order, so that none holds up the one whose turn it is.
+
+        `CancelledError` if nobody wants it any more.
+        """
         with self._changed:
             self._changed.wait_for(
                 lambda: number <= self._turn or sum(self._sizes.values()) + self._largest <= self._most
             )
+            if self._turn == _OVER:
+                raise CancelledError
             self._sizes[number] = self._largest
         with _heard() as heard:
             pixels = self._decode(image)
@@ -227,10 +233,28 @@ class _Turns(Generic[Source]):
             self._sizes.pop(number - 1, None)
             self._changed.notify_all()
 
+    def end(self) -> None:
+        """No turn comes any more, and nobody waits for one."""
+        self.begin(_OVER)
+
     def say(self, number: int) -> None:
         """What is to be said of an image that is there, in the order of the images."""
         for text, words in self._said.pop(number, ()):
             say_once(text, *words)
+
+
+_OVER = sys.maxsize  # a turn behind all images
+_OPEN: WeakSet[_Turns[Any]] = WeakSet()
+
+
+def _end_all() -> None:
+    for turns in [*_OPEN]:
+        turns.end()
+
+
+# Python waits for an executor's threads before it closes what a script left open, so none may wait for
+# its turn then. What is registered here comes before that; what atexit has comes behind it.
+threading._register_atexit(_end_all)  # type: ignore[attr-defined]
 
 
 def decoded(
@@ -264,6 +288,7 @@ def decoded(
     failure: Exception | None = None
     more = True
     turns = _Turns(decode)
+    _OPEN.add(turns)
     pool = ThreadPoolExecutor(processors())  # threads start when there is something to decode
     try:
         while True:
@@ -292,7 +317,7 @@ def decoded(
                 yield pixels
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
-        turns.begin(sys.maxsize)  # nobody waits any more
+        turns.end()
         pool.shutdown()
     if failure is not None:
         raise failure

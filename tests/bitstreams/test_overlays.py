@@ -3,10 +3,12 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 import threading
 import time
 from dataclasses import fields
+from http.client import HTTPResponse
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -153,6 +155,18 @@ def test_missing_cut_and_slow_downloads(remote, tmp_path):
     with pytest.raises(RowvitError, match="cannot be fetched: Not Found"):
         prebuilt.fetch(entry, tmp_path / "here")
     assert not list((tmp_path / "here").iterdir())
+
+
+def test_a_network_that_breaks_off(remote, tmp_path, monkeypatch):
+    """It is not the folder that is at fault."""
+
+    def lost(self, size):
+        raise OSError(errno.EHOSTUNREACH, "No route to host")
+
+    monkeypatch.setattr(HTTPResponse, "read1", lost)
+    (entry,) = prebuilt.manifest(remote.manifest)
+    with pytest.raises(RowvitError, match=r"\.bit cannot be fetched: No route to host; try again"):
+        prebuilt.fetch(entry, tmp_path / "here")
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 
@@ -96,3 +98,24 @@ def test_what_is_said_is_said_in_order(monkeypatch, caplog):
     with caplog.at_level("INFO", "rowvit"):
         assert len(list(decoding.decoded(["a", "b"], decode, 2))) == 2
     assert caplog.messages == ["a is odd; so of all such files"]
+
+
+KEPT = """
+import sys
+import numpy as np
+from rowvit import decoding
+decoding.AHEAD_BYTES = 1000
+begun = []
+kept = decoding.decoded(range(99), lambda number: begun.append(number) or np.zeros(600, np.uint8), 99)
+print(len(next(kept)), len(next(kept)))
+class AtTheEnd:
+    def __del__(self):
+        print(len(begun) < 50)
+last = AtTheEnd()
+"""
+
+
+def test_a_stream_that_is_kept_does_not_keep_the_process() -> None:
+    """Its threads wait for memory when Python ends, and it waits for them."""
+    done = subprocess.run([sys.executable, "-c", KEPT], capture_output=True, text=True, timeout=HANG)
+    assert (done.returncode, done.stdout.split(), done.stderr) == (0, ["600", "600", "True"], "")

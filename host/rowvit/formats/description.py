@@ -239,7 +239,7 @@ def _disagreements_of_outputs(meta: dict[str, Any], kind: str) -> Iterator[str]:
         yield "tokens as they are in the residual stream are all of them"
     if ("layout" in meta.get("tokens", ())) != (bool(after) and kind == "program"):
         yield "tokens.layout belongs to a program"
-    needed = {"logit": arch["classes"], "tokens": after}
+    needed = {"logit": arch["classes"], "tokens": after, "norm": "familiar" in meta}
     yield from (
         f"scales lack {name}" for name, is_there in needed.items() if is_there and name not in meta["scales"]
     )

@@ -91,6 +91,7 @@ class Turns:
         self._lock = threading.Lock()
         self._held: _Held | None = None
         self.bitstream = ""  #: what was loaded last
+        self.loaded: str | None = None  #: when, as PYNQ notes it
         self.last: object = None  #: who has put core and DMA into the state that they are in
 
     @contextmanager

@@ -115,7 +115,8 @@ class RowvitOverlay(Overlay):
         self.turns = turns(self.device)
         self.turns.end()  # of what was opened before, and is left: the logic is about to change
         with self.turns.taken():
-            self.turns.bitstream, self.turns.last = self.bitfile_name, None
+            self.turns.bitstream, self.turns.loaded = self.bitfile_name, self._loaded()
+            self.turns.last = None
             if download:
                 self.download()
             elif _manager_state(self.device).endswith("error"):  # of other states, JTAG may have loaded it
@@ -146,11 +147,16 @@ class RowvitOverlay(Overlay):
         self._claim = None
 
     def require_loaded(self) -> None:
-        """`RowvitError` if this process has loaded another bitstream since."""
-        if self.turns.bitstream != self.bitfile_name:
-            raise RowvitError(
-                f"{self.turns.bitstream} was loaded since, in place of {self.bitfile_name}", "open it again"
-            )
+        """`RowvitError` if this process has loaded a bitstream since, by rowvit another one, by PYNQ any."""
+        found = self.turns.bitstream
+        if self.turns.loaded != self._loaded():  # past rowvit, which gives the core its clock
+            found = f"{self.device.bitfile_name}, by PYNQ,"
+        if found != self.bitfile_name:
+            raise RowvitError(f"{found} was loaded since, in place of {self.bitfile_name}", "open it again")
+
+    def _loaded(self) -> str | None:
+        """When PYNQ loaded a bitstream last."""
+        return getattr(self.device, "timestamp", None)
 
     def download(self, dtbo: str | None = None) -> None:
         """Load the bitstream; before that, its clock gets the divisors for the PLL that the board has.
@@ -186,6 +192,7 @@ class RowvitOverlay(Overlay):
         # before the first read: logic that is not configured does not answer, and the processor stands still
         if _manager_state(self.device) != "operating":
             raise self._not_loaded()
+        self.turns.loaded = self._loaded()
         self._check_clock()
 
     @cached_property

@@ -11,7 +11,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass
-from http.client import HTTPException
+from http.client import HTTPException, HTTPResponse
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -109,6 +109,16 @@ def fetch(
         ) from error
 
 
+def _read(response: HTTPResponse) -> bytes:
+    """More of it; an error of the network is none of the file that is written."""
+    try:
+        return response.read1(_CHUNK)
+    except TimeoutError:
+        raise
+    except OSError as error:
+        raise ConnectionError(error.strerror or str(error)) from error
+
+
 def _download(
     file: RemoteFile,
     path: Path,
@@ -125,7 +135,7 @@ def _download(
             urllib.request.urlopen(file.url, timeout=max(deadline - time.monotonic(), 0.1)) as response,
             path.open("wb") as sink,
         ):
-            while block := response.read1(_CHUNK):
+            while block := _read(response):
                 done += len(block)
                 if time.monotonic() > deadline:
                     raise late

@@ -9,11 +9,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+import threading
 import time
 from collections.abc import AsyncIterator, Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
-from inspect import GEN_RUNNING, getgeneratorstate
 from itertools import cycle
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -175,6 +175,7 @@ class Accelerator(Target):
         self.program: Program | None = None
         self.blob: PynqBuffer | None = None  #: the network's program and weights, where the core reads them
         self._flow: _Flow | None = None
+        self._working = threading.Lock()  # held for every step of `_flow`, and while it is closed
         self._took: dict[int, float] = {}  # seconds of the core for the last answer, by images of its pass
         self._shapes: dict[tuple[int, ...], tuple[Shape, int]] = {}  # by tokens kept; and lane tiles of W2
         self._on_close, self._own = on_close, object()
@@ -249,17 +250,17 @@ class Accelerator(Target):
 
     def close(self) -> None:
         """As of every target; `RowvitError` if another thread is at work on a stream."""
-        flow = self._flow
-        if flow is not None and getgeneratorstate(flow) == GEN_RUNNING:
+        if not self._working.acquire(blocking=False):
             raise RowvitError("another thread is at work on this accelerator", "end its stream there first")
         try:
-            if flow is not None:
-                flow.close()
+            if self._flow is not None:
+                self._flow.close()
         finally:
             self._unload()
             self._on_close()
             self.overlay.release()
             self._claim, self._closed = None, True
+            self._working.release()
         if self.guard is not None:
             self.guard.close()
 
@@ -272,7 +273,7 @@ class Accelerator(Target):
 
     def stream(self, images: Iterable[NDArray[Any] | str | Path], batch: int = 1) -> Iterator[Result]:
         with self._open(images, batch) as flow:
-            for step in flow:
+            while (step := self._step(flow)) is not None:
                 if isinstance(step, float):
                     time.sleep(step)  # other threads run: they decode, or compute the integer reference
                 else:
@@ -292,7 +293,7 @@ class Accelerator(Target):
         """
         with self._open(images, batch) as flow:
             interrupt = self._interrupt()
-            for step in flow:
+            while (step := self._step(flow)) is not None:
                 if isinstance(step, float):
                     await self._event(interrupt)
                     continue
@@ -327,6 +328,13 @@ class Accelerator(Target):
                     yield self._flow
                 finally:
                     self._flow = None
+
+    def _step(self, flow: _Flow) -> float | list[Result] | None:
+        """The next of a stream, if that has not ended, or was closed; whoever closes it waits for no step."""
+        with self._working:
+            if not self._closed:
+                self.overlay.require_loaded()
+            return next(flow, None)
 
     def _steps(self, images: Iterable[NDArray[Any] | str | Path], batch: int) -> _Flow:
         """`_run_all` of all images, with the guard's checks."""
@@ -722,8 +730,9 @@ class Accelerator(Target):
     def reset(self) -> None:
         """Put core and DMA into the state that they have after loading the bitstream; the network stays.
 
-        `RowvitError` if the DMA does not stop, or a channel is missing.
+        `RowvitError` if the DMA does not stop, a channel is missing, or another bitstream was loaded.
         """
+        self.overlay.require_loaded()
         path = self.overlay.handoff.dma.path
         stop(self.dma, path)  # before the core, whose TVALID may fall when it is reset, without TREADY
         self.core.reset()

@@ -5,13 +5,17 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import socket
 import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
+import pynq
 import pytest
 from pynq import interrupt, uio
 from waiting import HANG, until
@@ -154,6 +158,71 @@ def test_another_bitstream_was_loaded_since(make):
     for use in (lambda: acc(IMAGES), lambda: acc.load(program())):
         with pytest.raises(RowvitError, match=r"other.bit was loaded since, in place of .*; open it again"):
             use()
+
+
+def test_pynq_has_loaded_another_since(make, tmp_path):
+    """Its addresses hold something else then, or nothing, where a board stands still: none is touched."""
+    acc = make()
+    acc.load(program())
+    stream = acc.stream(IMAGES)
+    next(stream)
+    acc.overlay.download()
+    acc.reset()
+    for suffix in (".bit", ".hwh"):
+        shutil.copy(Path(acc.device.bitstream).with_suffix(suffix), tmp_path / f"other{suffix}")
+    pynq.Overlay(str(tmp_path / "other.bit"), device=acc.device)
+    touched: list[int] = []
+    acc.device.read_registers = lambda address, length: touched.append(address) or bytes(length)
+    acc.device.write_registers = lambda address, data: touched.append(address)
+    for use in (lambda: next(stream), lambda: acc(IMAGES), lambda: acc.load(program()), acc.reset):
+        with pytest.raises(RowvitError, match=r"other\.bit, by PYNQ, was loaded since, in place of"):
+            use()
+    acc.close()
+    assert touched == [] and leak_free(acc)
+
+
+def test_pynq_has_loaded_it_again(make):
+    """Which does not give the core the clock that rowvit does."""
+    acc = make()
+    acc.load(program())
+    pynq.Overlay(acc.device.bitstream, device=acc.device)
+    with pytest.raises(RowvitError, match="by PYNQ, was loaded since"):
+        acc(IMAGES)
+    with Accelerator(RowvitOverlay(acc.device.bitstream, TINY, acc.device), timeout=HANG) as again:
+        again.load(program())
+        assert len(again(IMAGES)) == 3
+
+
+def test_closed_while_a_stream_sleeps(make, monkeypatch):
+    """The stream wakes amid that, and is told that it has ended; it does not go on beside it."""
+    acc = make()
+    acc.load(program())
+    reset, advance, resetting, told = acc.reset, acc._advance, threading.Event(), []
+    acc._advance = lambda batch: resetting.is_set() and advance(batch)  # else it is done before it can sleep
+
+    def slow_reset() -> None:
+        resetting.set()
+        time.sleep(0.1)  # in which the stream goes on, if it may
+        reset()
+
+    def sleep(seconds: float) -> None:
+        if not resetting.is_set():
+            acc.reset = slow_reset
+            closing.start()
+            assert resetting.wait(HANG)
+
+    def use() -> None:
+        with pytest.raises(RowvitError) as told_so:
+            list(acc.stream(IMAGES))
+        told.append(str(told_so.value))
+
+    closing, user = threading.Thread(target=acc.close), threading.Thread(target=use)
+    monkeypatch.setattr("rowvit.targets.driver.time", SimpleNamespace(monotonic=time.monotonic, sleep=sleep))
+    user.start()
+    for thread in (user, closing):
+        thread.join(HANG)
+    assert told == ["no network is loaded; call load with a package or a program first"]
+    assert leak_free(acc)
 
 
 def test_threads_do_not_mix(make):

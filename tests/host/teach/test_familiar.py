@@ -376,6 +376,9 @@ def test_what_does_not_agree_is_refused(taught: ModelPackage) -> None:
     endless = tensors | {"familiar.means": tensors["familiar.means"] * np.float32(np.inf)}
     with pytest.raises(RowvitError, match="numbers that are not finite"):
         ModelPackage(taught.meta, endless).check()
+    scales = {name: value for name, value in taught.meta["scales"].items() if name != "norm"}
+    with pytest.raises(RowvitError, match="scales lack norm"):
+        ModelPackage(taught.meta | {"scales": scales}, tensors).check()
     never = taught.meta | {"familiar": {"limit": 0, "alarms": 0.05}}
     with pytest.raises(RowvitError, match="limit"):
         ModelPackage(never, tensors).check()

@@ -175,7 +175,7 @@ def _archive(path: Path, split: str) -> Photos:
     classes = tables.get("classes", np.arange(labels.max(initial=-1) + 1))
     if classes.ndim != 1 or classes.dtype.kind not in "USiuO":
         raise RowvitError(f"{path}: classes are {classes.dtype} {list(classes.shape)}, not a row of names")
-    names = [name.decode(errors="replace") if isinstance(name, bytes) else str(name) for name in classes]
+    texts = [name.decode(errors="replace") if isinstance(name, bytes) else str(name) for name in classes]
     if not len(labels) + 1 == len(ends) == len(test) + 1:
         raise RowvitError(
             f"{path}: {len(labels)} labels, {len(ends)} offsets and {len(test)} test marks, expected as many"
@@ -190,7 +190,7 @@ def _archive(path: Path, split: str) -> Photos:
         )
     chosen = np.flatnonzero((test != 0) == (split == "test"))
     files = [jpeg[ends[i] : ends[i + 1]].tobytes() for i in chosen]
-    return Photos(files, labels[chosen], tuple(names), f"{name} {split}")
+    return Photos(files, labels[chosen], tuple(map(one_way, texts)), f"{name} {split}")
 
 
 def _cifar(path: Path, split: str) -> Photos:
@@ -201,7 +201,7 @@ def _cifar(path: Path, split: str) -> Photos:
         meta = _Unpickler(BytesIO((path / "batches.meta").read_bytes()), encoding="bytes").load()
         pixels = np.concatenate([batch[b"data"] for batch in batches])
         labels = np.concatenate([batch[b"labels"] for batch in batches]).astype(np.int64)
-        classes = tuple(name.decode() for name in meta[b"label_names"])
+        classes = tuple(one_way(name.decode()) for name in meta[b"label_names"])
         pixels = np.ascontiguousarray(pixels.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1))
         if len(pixels) != len(labels):
             raise ValueError(f"{len(pixels)} pictures and {len(labels)} labels")

@@ -167,12 +167,13 @@ def prune(
         ),
     ] = False,
     lossy: Annotated[
-        bool,
+        bool | None,
         Option(
             "--lossy/--exact",
+            show_default="lossy",
             help="Search: drop small hidden activations, too, or tokens alone.",
         ),
-    ] = True,
+    ] = None,
     rule: Annotated[
         str,
         Option(
@@ -243,6 +244,8 @@ def prune(
         raise RowvitError(
             "a search raises thresholds itself", "leave out --max-loss, and pass --exact if it shall not"
         )
+    if lossy is not None and not budget:
+        raise RowvitError("--lossy and --exact are of a search", "by hand --max-loss raises thresholds")
     if rho is not None and keep is not None:
         raise RowvitError("--rho and --keep exclude each other", "use one of them")
     names = read_labels(labels)
@@ -257,7 +260,16 @@ def prune(
     package = search.stand_in(network, card, pixels, "image" if rule == "auto" else rule)
     if layers is None:
         unpruned, points, chosen = _searched(
-            network, card, package, pixels, hardware, cycles, macs_saved, lossy, trim, plot is not None
+            network,
+            card,
+            package,
+            pixels,
+            hardware,
+            cycles,
+            macs_saved,
+            lossy is not False,
+            trim,
+            plot is not None,
         )
     else:
         blocks = _blocks(layers, network.config.depth)
@@ -482,6 +494,8 @@ def quantise(
 
     if behind and not tokens:
         raise RowvitError("--behind is for tokens, which --tokens asks for", "name both, or neither")
+    if percentile != QuantOptions.percentile and method != "percentile":
+        raise RowvitError(f"--percentile is not of the method {method}", "add --method percentile")
     network, card = store.load(model)
     config = network.config
     tested = test_set(data, card, measure, read_labels(labels))

@@ -261,6 +261,8 @@ def evaluate_command(
         raise RowvitError(f"{model} is a float network", "quantise it to run it on sim")
     if precision == "bf16" and not isinstance(network, tuple):
         raise RowvitError(f"--precision is for float networks, and {model} is int8", "leave it out")
+    if cycles and isinstance(network, tuple):
+        raise RowvitError(f"--cycles is for int8 networks, and {model} is a float one", "quantise it")
     hardware = configs.load(config)
     tested = open_data(data, "test")
     meta = network[1] if isinstance(network, tuple) else network.meta

@@ -127,6 +127,8 @@ def quantise(model: VisionTransformer, photos: np.ndarray, options: QuantOptions
         )
     if config.gated and options.threshold_energy:
         raise RowvitError("a gated FFN has no threshold", "leave out --threshold-energy")
+    if any(config.thresholds) and options.threshold_energy:
+        raise RowvitError("the network has thresholds of its own", "leave out --threshold-energy")
     if options.ffn_chunk > MAX_K:
         raise RowvitError(f"an FFN2 chunk of {options.ffn_chunk} is above {MAX_K}: the sum could overflow")
     if len(photos) == 1:

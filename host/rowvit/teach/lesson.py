@@ -8,6 +8,7 @@ knows the others. They are one recording, which is judged as a whole by heads th
 from __future__ import annotations
 
 import unicodedata
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -118,13 +119,10 @@ def require(photos: Photos, before: Kept | None = None, advice: str = "") -> Non
             f"'{photos.name}' has {what}, and a classifier has two or more",
             "make a folder for each class",
         )
-    counts = np.bincount(photos.labels, minlength=len(photos.classes))
-    known = before.classes if before else ()
-    few = [
-        f"{name} ({count})"
-        for name, count in zip(photos.classes, counts, strict=True)
-        if count < (1 if name in known else FEWEST)
-    ]
+    counts = Counter(before.classes[label] for label in before.labels) if before else Counter[str]()
+    counts.update(photos.classes[label] for label in photos.labels)
+    classes = dict.fromkeys([*photos.classes, *(before.classes if before else ())])
+    few = [f"{name} ({counts[name]})" for name in classes if counts[name] < FEWEST]
     if few:
         raise RowvitError(
             f"fewer than {FEWEST} photos of {', '.join(few)}", advice or "add photos, or remove the folder"
@@ -360,7 +358,8 @@ def teach(seen: Seen, backbone: Backbone, name: str, solver: str = "", before: K
         labels = np.concatenate([before.labels.astype(labels.dtype), labels])
         names = [f"photo {number} of before" for number in range(old)] + names
         looks = np.concatenate([np.tile(UNSEEN, (old, 1)), looks])
-    return learn(Examples(x, of, labels, classes, names, together, looks), backbone, name, new.name, solver)
+    source = f"{new.name}, and {len(before.labels)} kept from before" if before else new.name
+    return learn(Examples(x, of, labels, classes, names, together, looks), backbone, name, source, solver)
 
 
 def learn(examples: Examples, backbone: Backbone, name: str, source: str, solver: str = "") -> Taught:

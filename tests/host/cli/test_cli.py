@@ -543,6 +543,9 @@ def test_options_of_other_networks(small, tmp_path):
     """What a network says itself, or has not, is told in vain: it is refused."""
     quantise = ("quantise", small["package"], "--data", small["images"], "-o", tmp_path / "x")
     assert "--behind is for tokens, which --tokens asks for" in mistake(*quantise, "--behind", "1")
+    assert "--percentile is not of the method mse; add --method percentile" in mistake(
+        *quantise, "--percentile", "99"
+    )
     evaluate = ("eval", small["package"], "--data", small["images"], "--precision", "bf16")
     assert "--precision is for float networks, and" in mistake(*evaluate)
     fits = ("fits", small["package"], "--classes", 7, "--image-size", 16)

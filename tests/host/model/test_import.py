@@ -357,6 +357,30 @@ def test_photos_that_are_squashed_elsewhere(
     assert [note.startswith(said) for note in notes] == [True] * squashed
 
 
+@pytest.mark.parametrize(
+    ("pixels", "network", "resize"),
+    [
+        ({"resample": 2}, "clip", "bilinear"),
+        ({"resample": 3}, "vit", "bicubic"),
+        ({}, "vit", "bilinear"),
+        ({"resample": None, "image_processor_type": "ViTImageProcessor"}, "", "bilinear"),
+        ({"image_processor_type": "BitImageProcessor"}, "vit", "bicubic"),
+        ({}, "deit", "bicubic"),
+        ({}, "dinov2", "bicubic"),
+        ({"resample": 0}, "vit", "nearest"),
+        ({"resample": 1}, "deit", "lanczos"),
+        ({"resample": [2]}, "deit", "[2]"),
+    ],
+)
+def test_how_photos_are_resized(folder: Callable[..., Path], pixels: dict, network: str, resize: str) -> None:
+    """As transformers does it by its settings, and by the defaults of the network's processor."""
+    usual = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3}
+    found = import_model(folder(usual | pixels, model_type=network))
+    here = resize in ("bilinear", "bicubic")
+    assert found.card.resize == (resize if here else "bicubic")
+    assert any(f"by resampling '{resize}'" in note for note in found.notes) == (not here)
+
+
 def test_photos_that_timm_squashes(tmp_path: Path) -> None:
     """Be it said beside its own weights or beside ONNX."""
     network = exports.timm_network()

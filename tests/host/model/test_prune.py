@@ -264,6 +264,14 @@ def test_thresholds_cost_no_more_than_allowed(trained: tuple[Path, Path]) -> Non
     assert none == (0.0,) * 4 and model.config.thresholds == ()
 
 
+def test_tiles_are_the_networks(trained: tuple[Path, Path]) -> None:
+    """Whose rows of a tile it will be quantised with: by them rule `tile` costs what it costs."""
+    model, card = store.load(trained[0])
+    model.config = replace(model.config, tile_rows=4)
+    package = stand_in(model, card, labelled(trained[1])[0][:8], "tile")
+    assert package.meta["tile_rows"] == 4
+
+
 def test_rule_without_room_is_left_out(trained: tuple[Path, Path]) -> None:
     model, _ = store.load(trained[0])
     pixels, _ = labelled(trained[1])
@@ -392,6 +400,9 @@ def test_schedule_by_hand(trained: tuple[Path, Path], tmp_path: Path) -> None:
         assert "are not 2 descending shares from 1 to 0" in said
     both = ["--layers", "1,2", "--keep", "0.5,0.2", "--rho", 0.5]
     assert "--rho and --keep exclude each other" in command(*arguments, *both, code=2)
+    for word in ("--lossy", "--exact"):
+        said = command(*arguments, "--layers", "1,2", "--rho", 0.5, word, code=2)
+        assert "--lossy and --exact are of a search; by hand --max-loss raises thresholds" in said
     for wrong in ("2,1", "1,4", "one", ""):
         assert "not ascending numbers below 4" in command(*arguments, "--layers", wrong, "--rho", 0.5, code=2)
     assert "either a schedule or a budget; use --layers with --rho" in command(

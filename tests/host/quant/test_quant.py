@@ -327,6 +327,8 @@ def test_quantiser_refuses() -> None:
 
     with pytest.raises(RowvitError, match="gelu"):
         quantise(float_network(act="gelu"), photos(1), told)
+    with pytest.raises(RowvitError, match="has thresholds of its own; leave out --threshold-energy"):
+        quantise(float_network(thresholds=(0.1, 0, 0)), photos(1), options(threshold_energy=0.02))
     with pytest.raises(RowvitError, match="calibration photos"):
         quantise(float_network(), photos(1)[:, 1:], told)
     with pytest.raises(RowvitError, match="calibration photos"):

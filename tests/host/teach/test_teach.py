@@ -28,7 +28,7 @@ from rowvit.teach import fit as fitting
 from rowvit.teach import lesson
 from rowvit.teach.backbone import Backbone, Kept
 from rowvit.teach.familiar import Familiar, learn
-from rowvit.teach.lesson import UNSEEN, Findings, Seen, Taught, look, read, recordings, teach
+from rowvit.teach.lesson import UNSEEN, Findings, Seen, Taught, look, read, recordings, require, teach
 from rowvit.teach.views import all_views, views
 
 torch = pytest.importorskip("torch")
@@ -738,6 +738,10 @@ def test_what_no_user_put_there(tmp_path: Path) -> None:
     taught.meta["classes"][0] = "café"
     merged = Kept.of(taught)
     assert merged.classes == ("café", "green", "red") and np.bincount(merged.labels).tolist() == [10, 4, 4]
+    archive = np.load(sets.archive(tmp_path / "d.npz"))
+    written = {**archive, "classes": np.array([unicodedata.normalize("NFD", "café"), "blue", "red"])}
+    np.savez(tmp_path / "e.npz", **written)
+    assert set(read(tmp_path / "e.npz").classes) < set(found.classes)
     for name in ("a\nb", " "):
         result = CliRunner().invoke(app, [*command, "--name", name])
         assert result.exit_code == 2 and "not a name" in result.output
@@ -803,6 +807,9 @@ def test_what_is_refused(tmp_path: Path) -> None:
     (folder / "green" / "001.png").unlink()
     with pytest.raises(RowvitError, match=r"fewer than 3 photos of green \(2\)"):
         read(folder)
+    before = Kept(np.zeros((5, 8), np.int8), np.array([0, 0, 0, 1, 2], np.uint16), ("blue", "green", "grey"))
+    with pytest.raises(RowvitError, match=r"fewer than 3 photos of grey \(1\); add photos"):
+        require(read(class_folders(tmp_path / "e", 9)), before)
     (tmp_path / "empty").mkdir()
     with pytest.raises(RowvitError, match="'empty' has no folders of classes"):
         read(tmp_path / "empty")

@@ -489,6 +489,16 @@ def test_a_name_that_is_new_makes_a_new_head(tmp_path: Path) -> None:
     assert "a new head for 3 classes" in said and store.load(out)[0].head.weight.abs().max() < 1e-6
 
 
+def test_a_teacher_that_teaches_nothing(tmp_path: Path) -> None:
+    data = sets.folder(tmp_path / "data")
+    start = network(tmp_path / "in.safetensors")
+    (tmp_path / "r.toml").write_text("batch = 8\n[[phase]]\nepochs = 1\nlr = 1e-3")
+    arguments = ["train", start, "--data", data, "--recipe", tmp_path / "r.toml", "--teacher", start]
+    result = CliRunner().invoke(app, [*map(str, arguments), "-o", str(tmp_path / "out.safetensors")])
+    said = " ".join(result.output.split())
+    assert result.exit_code == 2 and "learns nothing from a teacher; leave it out, or set distill" in said
+
+
 def test_photos_that_are_damaged(tmp_path: Path) -> None:
     """One that training meets says how it goes on, and it does; of the test set it is left out, and said."""
     data = sets.folder(tmp_path / "data")

@@ -91,6 +91,7 @@ def stand_in(model: VisionTransformer, card: Card, photos: np.ndarray, rule: str
     whole = changed(model, pruning=(), thresholds=())
     chunk = default_chunk(model.config)
     options = QuantOptions(card.name, card.classes, card.mean, card.std, ffn2_rule=rule, ffn_chunk=chunk)
+    options = replace(options, tile_rows=model.config.tile_rows)
     return quantise(centre_keys(whole, card.mean, card.std, photos), photos, options)
 
 

@@ -20,15 +20,25 @@ from rowvit.model.vit import ViTConfig, is_number
 
 #: files with weights, in the order of preference
 WEIGHTS = ("model.safetensors", "pytorch_model.bin", "model.onnx")
-_BILINEAR = 2  # Pillow's number
+#: Pillow's names of resampling, and the ones that are here
+_RESAMPLING = ("nearest", "lanczos", "bilinear", "bicubic", "box", "hamming")
+_HERE = ("bilinear", "bicubic")
 _DINOV3 = "dinov3_vit"  # transformers' model_type
 _FIX = "fix the config.json or move it away"
 _FIX_PIXELS = "fix it or move it away, and use --mean and --std"
 SQUASHED = "{} squeezes photos of any shape into one; here their middle is cut out in that shape"
 #: settings of transformers by which photos keep the ratio of their sides
 _KEEPS_SHAPE = ("keep_aspect_ratio", "max_size", "format", "do_pad")
-#: beginnings of its processors that make squares where the size is one number
-_SQUARES = ("ViT", "DeiT", "Beit")
+#: its processors by networks, and as they begin, where the settings do not name one
+_PROCESSORS = {
+    **dict.fromkeys(("vit", "vit_mae", "vit_msn", "ijepa"), "ViT"),
+    **dict.fromkeys(("beit", "data2vec-vision"), "Beit"),
+    "deit": "DeiT",
+    "dinov3_vit": "DINOv3ViT",
+}
+#: those that make squares where the size is one number, and those that resize bilinearly, not bicubically,
+#: where no setting says how
+_SQUARES, _BILINEAR = ("ViT", "DeiT", "Beit"), ("ViT", "DINOv3ViT")
 
 #: where transformers keeps the settings of a network that is a part of another: of CLIP and SigLIP,
 #: DepthAnything, TrOCR, ColPali
@@ -182,6 +192,21 @@ class Neighbours:
         return self.pixels.get("image_mean") is not None or not self.pixels.get("do_normalize", True)
 
     @property
+    def _processor(self) -> str:
+        """Transformers' processor, which it knows by the network where the settings do not name one."""
+        kind = self.pixels.get("image_processor_type") or self.pixels.get("feature_extractor_type")
+        return str(kind or _PROCESSORS.get(str(self.config.get("model_type")), ""))
+
+    @property
+    def _resampling(self) -> str:
+        """How transformers resizes photos."""
+        number = self.pixels.get("resample")
+        if number is None:
+            return "bilinear" if self._processor.startswith(_BILINEAR) else "bicubic"
+        known = isinstance(number, int) and 0 <= number < len(_RESAMPLING)
+        return _RESAMPLING[number] if known else str(number)[:60]
+
+    @property
     def squashes(self) -> bool:
         """Whether timm or transformers bring photos of any shape to a fixed one, before they cut or not."""
         settings = self.config.get("pretrained_cfg") or self.config
@@ -191,8 +216,7 @@ class Neighbours:
         if kept or not self.pixels.get("do_resize", True):
             return False
         if isinstance(size, int):  # by itself a side of a square, or the shorter side
-            kind = self.pixels.get("image_processor_type") or self.pixels.get("feature_extractor_type")
-            return str(kind).startswith(_SQUARES)
+            return self._processor.startswith(_SQUARES)
         return (isinstance(size, list) and len(size) == 2) or (
             isinstance(size, dict) and {"height", "width"} <= size.keys()
         )
@@ -203,8 +227,11 @@ class Neighbours:
         card.classes = self.classes or card.classes
         if self.says_pixels:
             card.mean, card.std = self._normalisation(card.std, notes)
-        if "resample" in pixels:
-            card.resize = "bilinear" if pixels["resample"] == _BILINEAR else "bicubic"
+        if pixels and pixels.get("do_resize", True):
+            how = self._resampling
+            card.resize = how if how in _HERE else "bicubic"
+            if how not in _HERE:
+                notes.append(f"transformers resizes photos by resampling '{how}', and here it is bicubic")
         scaled, cut = (_side(pixels.get(key)) for key in ("size", "crop_size"))
         if pixels.get("do_center_crop") and scaled and cut:
             card.crop = min(1.0, cut / scaled)

@@ -4,9 +4,9 @@
     make bench
     python benchmarks/compare.py --config pynq-z2 --json build/bench.json
 
-The accelerator's figures are simulated cycles x clock, exact and repeatable. The CPU's are wall time of the
-float network of the same architecture, pruned in the same way, in PyTorch and onnxruntime; they depend on the
-machine that ran them, and on how busy it was.
+The accelerator's figures are simulated cycles at the core's clock, exact and repeatable. The CPU's are wall
+time of the float network of the same architecture, pruned in the same way, in PyTorch and onnxruntime; they
+depend on the machine that ran them, and on how busy it was.
 """
 
 from __future__ import annotations

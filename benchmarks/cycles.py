@@ -93,7 +93,7 @@ class Cycles:
 
     @property
     def images_per_second(self) -> float:
-        """Simulated cycles x clock."""
+        """Simulated cycles at the core's clock."""
         return self.clock_mhz * 1e6 / self.cycles
 
     def row(self) -> str:

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Registers of the core behind an AXI4-Lite slave: identity, configuration, status, interrupts.
 // Writes honour byte strobes; unknown addresses read as 0 and ignore writes; every response is OKAY.
-// While the core is busy, start and writes of what it runs (BASE, PROGRAM, LENGTH, PASSES) are ignored;
+// While the core is busy, start and writes of what it runs (BASE to WATCHDOG) are ignored;
 // start also after an error, which stays until a core reset.
 // Throughput: a read every 2 cycles, a write every 2 cycles. Latency: 1 cycle.
 `default_nettype none

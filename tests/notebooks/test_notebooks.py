@@ -65,7 +65,7 @@ def test_pruned_tokens(tmp_path):
 def test_throughput_and_power(tmp_path):
     notebook = run(FOLDER / "3_throughput_and_power.ipynb", tmp_path)
     text = printed(notebook)
-    assert text.startswith("simulated cycles x clock; nothing was measured on a board\n")
+    assert text.startswith("simulated cycles at the core's clock; nothing was measured on a board\n")
     assert "no power sensor here: nothing was measured" in text
     assert pictures(notebook) == 1
 

@@ -682,7 +682,7 @@ def test_times_of_an_answer(served, puppet):
         thread.join(HANG)
     first, second = sorted(replies, key=lambda one: one["queue_ms"])
     assert first["queue_ms"] < 300 <= second["queue_ms"] < second["answer_ms"]
-    for one in replies:  # cycles x clock, as they are simulated
+    for one in replies:  # cycles at the core's clock, as they are simulated
         assert one["ms"] == pytest.approx(1 / puppet.config.clock_mhz) and one["answer_ms"] >= 300
 
 

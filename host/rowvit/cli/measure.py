@@ -73,7 +73,7 @@ def bench(
     """Measure latency and throughput, and where the time goes.
 
     Latency is that of one image after the other; throughput that of batches, where one is computed while
-    the next is prepared. On sim both are simulated cycles x clock; nothing is measured.
+    the next is prepared. On sim both are simulated cycles at the core's clock; nothing is measured.
 
     Examples
     --------

@@ -374,7 +374,7 @@ def _print_statistics(found: RunStatistics, session: Session, seconds: float) ->
         rows["MAC array"] = f"busy {found.array_busy:.1%}{useful} of {config.macs_per_cycle} MAC per cycle"
         kind = "simulated" if session.target_name == "sim" else "counted"
         rows["images per second"] = (
-            f"{found.images_per_second:.1f} at {config.clock_text} ({kind} cycles x clock)"
+            f"{found.images_per_second:.1f} at {config.clock_text} ({kind} cycles at the core's clock)"
         )
     if found.simulation_khz is not None:
         rows["simulation"] = f"{found.simulation_khz:.0f} kHz in each process"

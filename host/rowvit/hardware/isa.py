@@ -27,6 +27,9 @@ NO_DEP = -0x8000
 MAX_OPERATIONS = 0x3FFF
 #: what docs/isa.md says of the common slots and of data layouts
 SEMANTICS = """\
+Names in capitals that are no register's are parameters of `rtl/rowvit_top.v`, as a configuration sets them
+(`rowvit config show`).
+
 Passes. The program runs once per pass, which is for one image or for several. An instruction's `image` is its
 image's number in the pass; live tokens are counted per image. A pass takes a packet per image from the input
 stream, and sends one packet with the records of all its images. The end of a pass may run alongside the start
@@ -297,9 +300,10 @@ REGISTERS: dict[str, tuple[int, str, str]] = {
     "CONTROL": (
         0x10,
         "wo",
-        "bit 0 start, bit 1 reset the core (clears STATUS, ERROR, IRQ_STATUS, counters)",
+        "bit 0 start, ignored while the core is busy, after an error, and together with bit 1; bit 1 reset"
+        " the core (clears STATUS, ERROR, IRQ_STATUS, counters)",
     ),
-    "STATUS": (0x14, "ro", "bit 0 busy, 1 done, 2 error; passes done [31:16]"),
+    "STATUS": (0x14, "ro", "bit 0 busy, 1 done (started, and all passes are), 2 error; passes done [31:16]"),
     "ERROR": (0x18, "ro", "code[7:0], instruction index [31:8], 0 for AXI_READ and WATCHDOG"),
     "IRQ_ENABLE": (0x1C, "rw", "bit 0 pass done, bit 1 error"),
     "IRQ_STATUS": (0x20, "w1c", "bit 0 pass done, bit 1 error"),
@@ -307,7 +311,7 @@ REGISTERS: dict[str, tuple[int, str, str]] = {
     "BASE_HI": (0x28, "rw", "upper half; kept while the core is busy"),
     "PROGRAM": (0x2C, "rw", "byte offset of the program in the blob; kept while the core is busy"),
     "LENGTH": (0x30, "rw", "bytes of the blob, beyond which no read goes; kept while the core is busy"),
-    "PASSES": (0x34, "rw", "passes to run on the next start; kept while the core is busy"),
+    "PASSES": (0x34, "rw", "passes of the next start, below 65536; kept while the core is busy"),
     "WATCHDOG": (
         *(0x38, "rw"),
         "cycles without any progress before error 5, but for those in which the core waits for the streams;"

@@ -32,7 +32,7 @@ FORMAT = "rowvit-result/1"
 #: what a result's figures are, by kind and target
 EVIDENCE = {
     ("throughput", "board"): "measured on the board",
-    ("throughput", "sim"): "simulated cycles x clock; nothing was measured on a board",
+    ("throughput", "sim"): "simulated cycles at the core's clock; nothing was measured on a board",
     ("throughput", "golden"): "the integer reference on this machine's CPU; no accelerator was measured",
     ("power", "board"): "measured on the board",
     ("power", "sim"): "a dry run: any power is that of the simulating machine, not of an accelerator",

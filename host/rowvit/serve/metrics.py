@@ -29,7 +29,7 @@ class Now:
 
     images: int  #: answers
     per_second: float | None  #: by the host's clock
-    #: mean per image: simulated cycles x clock on sim, else the host's clock from pixels to result
+    #: mean per image: simulated cycles at the core's clock, else the host's clock from pixels to result
     core_ms: float | None
     core_per_second: float | None  #: of ``core_ms``: what the core alone could do
     watts: float | None  #: mean power
@@ -89,7 +89,7 @@ class Metrics:
         self._queue_seconds = histogram("queue_seconds", "Image's wait for the core", _SECONDS)
         self._core_seconds = histogram(
             "core_seconds",
-            "Time per image: simulated cycles x clock on sim, else measured",
+            "Time per image: simulated cycles at the core's clock on sim, else measured",
             _SECONDS,
             "model",
         )
@@ -140,7 +140,7 @@ class Metrics:
         return self._statistics.setdefault(name, Statistics(name))
 
     def core_seconds(self, measured: float, cycles: int | None) -> float:
-        """Of an image: ``measured`` by the host's clock, or its cycles x clock if these are simulated."""
+        """Of an image: ``measured`` by the host's clock, or simulated cycles at the core's."""
         mhz = self._mhz()
         return measured if mhz is None or cycles is None else cycles / mhz / 1e6
 

@@ -127,7 +127,7 @@ def test_sim_report(small, tmp_path):
     assert re.search(
         r"^equal to reference +2 of 2, bit for bit in logits and kept tokens *$", out, re.MULTILINE
     )
-    assert "(simulated cycles x clock)" in " ".join(out.split())
+    assert "(simulated cycles at the core's clock)" in " ".join(out.split())
     data = json.loads(report.read_text())
     assert data["memory"] == {"latency": 40, "rate": 85, "ideal": False, "megabytes": 128}
     assert data["config"]["name"] == "tiny"

@@ -246,7 +246,8 @@ def test_a_result_goes_by_one_name(bench_file):
     """In its title, its plots and the comparison; a simulated bar says so, and what the CPU's bars are."""
     document = json.loads(bench_file.read_text())
     assert charts.rates("mine.json", document).caption == (
-        "Above, mine.json: simulated cycles x clock. Below, measured: the float network on the CPU, load "
+        "Above, mine.json: simulated cycles at the core's clock. Below, measured: the float network on the"
+        " CPU, load "
         f"{document['host']['load']:.1f}"
     )
     text = page([("mine.json", document), ("other.json", document)]).split("<body>")[1]

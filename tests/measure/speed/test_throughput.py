@@ -34,7 +34,7 @@ def simulated(small):
 
 def test_simulated_times_are_cycles_times_clock(simulated):
     singles, batches, found, _ = simulated
-    assert "simulated cycles x clock" in found["basis"]
+    assert "simulated cycles at the core's clock" in found["basis"]
     expected = np.array([r.cycles for r in singles]) / 200e3  # ms at 200 MHz
     assert found["latency_ms"]["values"] == pytest.approx(expected, rel=2e-3)  # a cycle of jitter or two
     assert found["latency_ms"]["median"] == pytest.approx(np.median(expected), rel=2e-3)

@@ -148,7 +148,7 @@ def rates(name: str, document: dict[str, Any]) -> Plot:
     Hatched is what is simulated, or disturbed by other programs.
     """
     figures, host = document["throughput"], document["host"]
-    own = {"sim": "simulated cycles x clock", "board": "measured on the board"}.get(
+    own = {"sim": "simulated cycles at the core's clock", "board": "measured on the board"}.get(
         document["target"], "measured"
     )
     rows = [(0.0, f"{name}\n({own})", figures["images_per_second"], document["target"] == "sim", "")]

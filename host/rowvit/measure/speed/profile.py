@@ -338,7 +338,7 @@ def trace(found: Profile) -> dict[str, Any]:
         layer_name = found.layers[piece.layer + 1].name
         add(piece.name, tracks[piece.engine], int(piece.start), int(piece.end), layer=layer_name, **args)
     other = {
-        "times": "cycles x clock",
+        "times": "cycles at the core's clock",
         "clock_mhz": found.config.clock_mhz,
         "memory": str(found.memory),
         "source": found.source,

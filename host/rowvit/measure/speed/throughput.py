@@ -32,7 +32,7 @@ Progress = Callable[[int], None]
 #: what times are, by target
 BASIS = {
     "board": "the host's monotonic clock, packing and unpacking included",
-    "sim": "simulated cycles x clock, from the core's start to the last word of its answer",
+    "sim": "simulated cycles at the core's clock, from the core's start to the last word of its answer",
     "golden": "the host's monotonic clock",
 }
 _CYCLES, _WORDS = map([name for name, _ in COUNTERS].index, ("cycles", "recv_words"))
@@ -116,7 +116,7 @@ def measure(
     target : Target
         With its network loaded.
     name : str
-        "golden", "sim" or "board". For "sim", times are cycles x clock: the host's clock would time the
+        "golden", "sim" or "board". For "sim", times are cycles at its clock: the host's clock would time the
         simulator.
     images : sequence of uint8 arrays [S, S, 3]
     batch : int

@@ -47,7 +47,7 @@ def test_bench(bench_file):
     assert len(document["throughput"]["latency_ms"]["values"]) == 7
     runs = {(s["runtime"], s["batch"]) for s in document["throughput"]["baseline"]}
     assert runs == {(runtime, batch) for runtime in ("torch", "ort") for batch in (1, 3)}
-    assert document["evidence"].startswith("simulated cycles x a clock of no board")
+    assert document["evidence"].startswith("simulated cycles at a clock of no board")
 
 
 def test_bench_prints_what_it_found(rowvit_command, small):

@@ -89,6 +89,10 @@ def train(
         name, steps = f"{name} with seed {seed}", replace(steps, seed=seed)
     if most is not None:
         steps = replace(steps, photos=most)
+    if teacher and not steps.taught:
+        raise RowvitError(
+            f"{name} learns nothing from a teacher", "leave it out, or set distill, features or apart"
+        )
     network, card = store.load(model)
     photos = open_data(data, "train")
     names = read_labels(labels)

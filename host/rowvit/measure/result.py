@@ -66,7 +66,7 @@ def describe(kind: str, session: Session, images: ImageSet) -> dict[str, Any]:
     model = meta.get("model", meta)
     evidence = EVIDENCE[kind, target]
     if target == "sim" and config.board == "none":
-        evidence = evidence.replace("x clock", "x a clock of no board, to compare cycles")
+        evidence = evidence.replace("the core's clock", "a clock of no board, to compare cycles")
     return {
         "schema": FORMAT,
         "kind": kind,

@@ -396,13 +396,9 @@ def require_fit(
         raise RowvitError(f"the network has {model.config.classes} classes and the photos have {classes}")
     if classes == 1:
         raise RowvitError("one class leaves nothing to learn: every answer is right", "train two or more")
-    if any(phase.taught for phase in recipe.phases) and teacher is None:
+    if recipe.taught and teacher is None:
         raise RowvitError("the recipe has distillation", "name the teacher with --teacher")
-    if teacher is not None and not any(phase.taught for phase in recipe.phases):
-        raise RowvitError(
-            "the recipe learns nothing from a teacher", "leave it out, or set distill, features or apart"
-        )
-    if teacher is not None:
+    if recipe.taught and teacher is not None:
         pairs = [("classes", teacher[0].config.classes, classes)]
         if any(phase.features or phase.apart for phase in recipe.phases):
             pairs += [

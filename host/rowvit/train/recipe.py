@@ -139,6 +139,11 @@ class Recipe:
         if self.augmentation.randaugment and any(phase.focus for phase in self.phases):
             raise RowvitError("focus and randaugment exclude each other, as that moves the subject")
 
+    @property
+    def taught(self) -> bool:
+        """Whether it needs a teacher."""
+        return any(phase.taught for phase in self.phases)
+
 
 def load(path: Path) -> Recipe:
     """Read a recipe.

@@ -120,7 +120,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("gelu", "relu", "prune"):
         assert (ROOT / "recipes" / "sign-digits" / f"{name}.toml").exists()
         for path in (folder, own):
-            (path / f"{name}.toml").write_text(RECIPE)
+            (path / f"{name}.toml").write_text(RECIPE + "distill = 0.5\n" * (name != "gelu"))
     (folder / "recipes" / "own").mkdir()
     assert (ROOT / "recipes" / "own" / "train.toml").exists()
     (folder / "recipes" / "own" / "train.toml").write_text(RECIPE)

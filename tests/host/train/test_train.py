@@ -496,7 +496,7 @@ def test_a_teacher_that_teaches_nothing(tmp_path: Path) -> None:
     arguments = ["train", start, "--data", data, "--recipe", tmp_path / "r.toml", "--teacher", start]
     result = CliRunner().invoke(app, [*map(str, arguments), "-o", str(tmp_path / "out.safetensors")])
     said = " ".join(result.output.split())
-    assert result.exit_code == 2 and "learns nothing from a teacher; leave it out, or set distill" in said
+    assert result.exit_code == 2 and "r.toml learns nothing from a teacher; leave it out" in said
 
 
 def test_photos_that_are_damaged(tmp_path: Path) -> None:
@@ -969,7 +969,7 @@ def test_what_a_run_takes_for_granted_is_said(tmp_path: Path, caplog: pytest.Log
     trimmed = replace(CONFIG, pruning=({"layer": 0, "keep": 8}, {"layer": 1, "keep": 0}))
     model, card = store.load(network(tmp_path / "in.safetensors", trimmed))
     teacher = model, replace(card, classes=["0", "1", "2"])
-    schedule = Phase(1, 1e-3, prune_layers=(0,), rho=0.5)
+    schedule = Phase(1, 1e-3, distill=0.5, prune_layers=(0,), rho=0.5)
     with caplog.at_level("INFO", "rowvit"):
         Trainer(model, card, photos, Recipe((Phase(1, 1e-3),), batch=8), tmp_path / "x.state", (model, card))
         assert not caplog.messages

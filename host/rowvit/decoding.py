@@ -201,6 +201,7 @@ class _Turns(Generic[Source]):
     def __init__(self, decode: Callable[[Source], NDArray[Any]]) -> None:
         self._decode, self._changed = decode, threading.Condition()
         self._turn = 0  # number of the image whose pixels are wanted
+        self._reader = threading.current_thread()
         self._said: dict[int, list[tuple[str, tuple[str, ...]]]] = {}
         self._sizes: dict[int, int] = {}  # bytes of pixels that wait, or are on their way
         self._largest = 0
@@ -229,13 +230,20 @@ class _Turns(Generic[Source]):
     def begin(self, number: int) -> None:
         """An image's turn has come: the one before it was given, or refused."""
         with self._changed:
-            self._turn = number
+            self._turn = max(self._turn, number)
+            self._reader = threading.current_thread()
             self._sizes.pop(number - 1, None)
             self._changed.notify_all()
 
     def end(self) -> None:
         """No turn comes any more, and nobody waits for one."""
         self.begin(_OVER)
+
+    def end_unless_read(self) -> None:
+        """End, but for a thread that outlives the main one, and for which Python waits."""
+        reader = self._reader
+        if reader is threading.main_thread() or reader.daemon or not reader.is_alive():
+            self.end()
 
     def say(self, number: int) -> None:
         """What is to be said of an image that is there, in the order of the images."""
@@ -245,11 +253,14 @@ class _Turns(Generic[Source]):
 
 _OVER = sys.maxsize  # a turn behind all images
 _OPEN: WeakSet[_Turns[Any]] = WeakSet()
+_OPENING = threading.Lock()  # while `_OPEN` gets one more, or is looked through
 
 
 def _end_all() -> None:
-    for turns in [*_OPEN]:
-        turns.end()
+    with _OPENING:
+        open_ones = [*_OPEN]
+    for turns in open_ones:
+        turns.end_unless_read()
 
 
 # Python waits for an executor's threads before it closes what a script left open, so none may wait for
@@ -288,7 +299,8 @@ def decoded(
     failure: Exception | None = None
     more = True
     turns = _Turns(decode)
-    _OPEN.add(turns)
+    with _OPENING:
+        _OPEN.add(turns)
     pool = ThreadPoolExecutor(processors())  # threads start when there is something to decode
     try:
         while True:

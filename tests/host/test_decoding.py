@@ -119,3 +119,25 @@ def test_a_stream_that_is_kept_does_not_keep_the_process() -> None:
     """Its threads wait for memory when Python ends, and it waits for them."""
     done = subprocess.run([sys.executable, "-c", KEPT], capture_output=True, text=True, timeout=HANG)
     assert (done.returncode, done.stdout.split(), done.stderr) == (0, ["600", "600", "True"], "")
+
+
+OUTLIVES = """
+import threading, time
+import numpy as np
+from rowvit import decoding
+def read():
+    main = threading.main_thread()
+    for number, _ in enumerate(decoding.decoded(range(6), decode, 99)):
+        main.join()
+    print(number + 1)
+def decode(number):
+    time.sleep(0.1)
+    return np.zeros(600, np.uint8)
+threading.Thread(target=read).start()
+time.sleep(0.3)
+"""
+
+
+def test_a_thread_that_outlives_the_main_one_reads_all() -> None:
+    done = subprocess.run([sys.executable, "-c", OUTLIVES], capture_output=True, text=True, timeout=HANG)
+    assert (done.returncode, done.stdout.split(), done.stderr) == (0, ["6"], "")

@@ -192,7 +192,7 @@ class RowvitOverlay(Overlay):
         # before the first read: logic that is not configured does not answer, and the processor stands still
         if _manager_state(self.device) != "operating":
             raise self._not_loaded()
-        self.turns.loaded = self._loaded()
+        self.turns.bitstream, self.turns.loaded = self.bitfile_name, self._loaded()
         self._check_clock()
 
     @cached_property

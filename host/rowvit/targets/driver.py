@@ -12,7 +12,7 @@ import math
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Generator, Iterable, Iterator, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import cycle
 from pathlib import Path
@@ -175,7 +175,7 @@ class Accelerator(Target):
         self.program: Program | None = None
         self.blob: PynqBuffer | None = None  #: the network's program and weights, where the core reads them
         self._flow: _Flow | None = None
-        self._working = threading.Lock()  # held for every step of `_flow`, and while it is closed
+        self._working = threading.Lock()  # for every step of `_flow`, and while `close` ends it
         self._took: dict[int, float] = {}  # seconds of the core for the last answer, by images of its pass
         self._shapes: dict[tuple[int, ...], tuple[Shape, int]] = {}  # by tokens kept; and lane tiles of W2
         self._on_close, self._own = on_close, object()
@@ -246,23 +246,26 @@ class Accelerator(Target):
             )
 
     def probe(self) -> None:
+        self.overlay.require_loaded()
         self.overlay.check_core()
 
     def close(self) -> None:
         """As of every target; `RowvitError` if another thread is at work on a stream."""
         if not self._working.acquire(blocking=False):
             raise RowvitError("another thread is at work on this accelerator", "end its stream there first")
-        try:
+        with ExitStack() as last:  # in reverse, whatever one of them raises
+            last.callback(self._working.release)
+            last.callback(self._let_go)
+            last.callback(self._on_close)
+            last.callback(self._unload)
             if self._flow is not None:
                 self._flow.close()
-        finally:
-            self._unload()
-            self._on_close()
-            self.overlay.release()
-            self._claim, self._closed = None, True
-            self._working.release()
         if self.guard is not None:
             self.guard.close()
+
+    def _let_go(self) -> None:
+        self.overlay.release()
+        self._claim, self._closed = None, True
 
     def _unload(self) -> None:
         if self.blob is not None:

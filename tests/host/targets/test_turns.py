@@ -174,7 +174,7 @@ def test_pynq_has_loaded_another_since(make, tmp_path):
     touched: list[int] = []
     acc.device.read_registers = lambda address, length: touched.append(address) or bytes(length)
     acc.device.write_registers = lambda address, data: touched.append(address)
-    for use in (lambda: next(stream), lambda: acc(IMAGES), lambda: acc.load(program()), acc.reset):
+    for use in (lambda: next(stream), lambda: acc(IMAGES), lambda: acc.load(program()), acc.reset, acc.probe):
         with pytest.raises(RowvitError, match=r"other\.bit, by PYNQ, was loaded since, in place of"):
             use()
     acc.close()
@@ -191,6 +191,28 @@ def test_pynq_has_loaded_it_again(make):
     with Accelerator(RowvitOverlay(acc.device.bitstream, TINY, acc.device), timeout=HANG) as again:
         again.load(program())
         assert len(again(IMAGES)) == 3
+
+
+def test_what_was_downloaded_by_hand_is_loaded(make, tmp_path):
+    """And the other overlay of the device is not."""
+    acc = make()
+    acc.load(program())
+    for suffix in (".bit", ".hwh"):
+        shutil.copy(Path(acc.device.bitstream).with_suffix(suffix), tmp_path / f"other{suffix}")
+    other = Accelerator(RowvitOverlay(tmp_path / "other.bit", TINY, acc.device), timeout=HANG)
+    acc.overlay.download()
+    acc.overlay.require_loaded()
+    with pytest.raises(RowvitError, match=r"was loaded since, in place of .*other\.bit"):
+        other.load(program())
+
+
+def test_a_close_that_fails_can_be_repeated(make):
+    acc = make(on_close=lambda: 1 / 0)
+    acc.load(program())
+    for _ in range(2):
+        with pytest.raises(ZeroDivisionError):
+            acc.close()
+    assert leak_free(acc)
 
 
 def test_closed_while_a_stream_sleeps(make, monkeypatch):

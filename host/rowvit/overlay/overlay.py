@@ -123,6 +123,7 @@ class RowvitOverlay(Overlay):
                 raise self._not_loaded()
             else:
                 self._correct_clock()
+                self.timestamp = self.turns.loaded or ""  # which PYNQ's `reset` notes at the device
             self.check_core()  # before drivers: PYNQ's write to interrupt controller and DMA
 
     def _claimed(self) -> Claim | None:
@@ -146,17 +147,23 @@ class RowvitOverlay(Overlay):
         """Let other processes have the board, once no accelerator has it any more."""
         self._claim = None
 
-    def require_loaded(self) -> None:
-        """`RowvitError` if this process has loaded a bitstream since, by rowvit another one, by PYNQ any."""
+    def require_loaded(self, configured: bool = True) -> None:
+        """`RowvitError` if this process has loaded a bitstream since, by rowvit another one, by PYNQ any.
+
+        With ``configured`` the kernel is asked, too, which takes as long as many registers, and `RowvitError`
+        says if a load has failed, of whomever.
+        """
         found = self.turns.bitstream
         if self.turns.loaded != self._loaded():  # past rowvit, which gives the core its clock
             found = f"{self.device.bitfile_name}, by PYNQ,"
         if found != self.bitfile_name:
             raise RowvitError(f"{found} was loaded since, in place of {self.bitfile_name}", "open it again")
+        if configured and _manager_state(self.device).endswith("error"):
+            raise self._not_loaded()
 
     def _loaded(self) -> str | None:
-        """When PYNQ loaded a bitstream last."""
-        return getattr(self.device, "timestamp", None)
+        """When PYNQ loaded a bitstream last; None: it has not."""
+        return getattr(self.device, "timestamp", None) or None
 
     def download(self, dtbo: str | None = None) -> None:
         """Load the bitstream; before that, its clock gets the divisors for the PLL that the board has.

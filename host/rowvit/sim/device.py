@@ -195,7 +195,6 @@ class SimDevice(Device):
         self.budget = budget
         self.capabilities = {"REGISTER_RW": True}
         self.arch = "armv7l" if hwh.is_zynq_7000(config) else "aarch64"
-        self.timestamp = ""
         self._counts = activity
         self._library = _library(build(config, rtl, trace is not None, activity))
         kernel = build_frontend() if frontend == "hls" else None

@@ -7,6 +7,7 @@ It needs numpy and pynq only, and pynq not before it has a device.
 from __future__ import annotations
 
 import asyncio
+import inspect
 import logging
 import math
 import threading
@@ -175,7 +176,7 @@ class Accelerator(Target):
         self.program: Program | None = None
         self.blob: PynqBuffer | None = None  #: the network's program and weights, where the core reads them
         self._flow: _Flow | None = None
-        self._working = threading.Lock()  # for every step of `_flow`, and while `close` ends it
+        self._working = threading.RLock()  # held by whoever uses core, DMA or `_flow`, or closes all of it
         self._took: dict[int, float] = {}  # seconds of the core for the last answer, by images of its pass
         self._shapes: dict[tuple[int, ...], tuple[Shape, int]] = {}  # by tokens kept; and lane tiles of W2
         self._on_close, self._own = on_close, object()
@@ -195,10 +196,9 @@ class Accelerator(Target):
         `RowvitError` if the file or network cannot be used on this configuration, the memory is too small, a
         stream is open, or the accelerator was closed.
         """
-        with self.overlay.turns.taken():
+        with self.overlay.turns.taken(), self._working:
+            self._require_open()
             self.overlay.require_loaded()
-            if self._closed:  # another process may have the board
-                raise RowvitError("this accelerator was closed", "open it again")
             self._unload()
             program = read_program(model, self.config)
             if self.guard is not None:
@@ -251,10 +251,12 @@ class Accelerator(Target):
 
     def close(self) -> None:
         """As of every target; `RowvitError` if another thread is at work on a stream."""
-        if not self._working.acquire(blocking=False):
-            raise RowvitError("another thread is at work on this accelerator", "end its stream there first")
         with ExitStack() as last:  # in reverse, whatever one of them raises
+            if not self._working.acquire(blocking=False):
+                raise RowvitError("another thread is at work on this accelerator", "end that there first")
             last.callback(self._working.release)
+            if _runs(self._flow):
+                raise RowvitError("an image of its stream closes this accelerator", "end the stream first")
             last.callback(self._let_go)
             last.callback(self._on_close)
             last.callback(self._unload)
@@ -266,6 +268,14 @@ class Accelerator(Target):
     def _let_go(self) -> None:
         self.overlay.release()
         self._claim, self._closed = None, True
+
+    def _require_open(self) -> None:
+        if self._closed:  # another process may have the board
+            raise RowvitError("this accelerator was closed", "open it again")
+
+    def _ready(self, batch: int) -> None:
+        self._require_open()
+        super()._ready(batch)
 
     def _unload(self) -> None:
         if self.blob is not None:
@@ -281,7 +291,7 @@ class Accelerator(Target):
                     time.sleep(step)  # other threads run: they decode, or compute the integer reference
                 else:
                     yield from step
-            self._ready(batch)  # closed meanwhile, it has no network
+            self._require_open()
 
     stream.__doc__ = Target.stream.__doc__
 
@@ -302,7 +312,7 @@ class Accelerator(Target):
                     continue
                 for result in step:
                     yield result
-            self._ready(batch)
+            self._require_open()
 
     async def interrupt_arrives(self, images: NDArray[Any]) -> bool:
         """Run ``images`` and tell whether the core's interrupt arrives within a second."""
@@ -319,24 +329,33 @@ class Accelerator(Target):
     def _open(self, images: Iterable[NDArray[Any] | str | Path], batch: int) -> Iterator[_Flow]:
         self._ready(batch)
         with self.overlay.turns.taken(self.close):
-            self.overlay.require_loaded()
-            if self.guard is not None:
-                self.guard.refuse()
-            halted = any(self.dma.read(channel + 4) & DMA_HALTED for channel in (MM2S, S2MM))
-            # someone else was here, the last reset failed, or a read failed behind the last image
-            if self.overlay.turns.last is not self._own or halted or self.core.get("STATUS") & (BUSY | ERROR):
-                self.reset()
-            with closing(self._steps(images, batch)) as self._flow:
-                try:
-                    yield self._flow
-                finally:
+            with self._working:
+                self._require_open()
+                self.overlay.require_loaded()
+                if self.guard is not None:
+                    self.guard.refuse()
+                halted = any(self.dma.read(channel + 4) & DMA_HALTED for channel in (MM2S, S2MM))
+                # someone else was here, the last reset failed, or a read failed behind the last image
+                if (
+                    self.overlay.turns.last is not self._own
+                    or halted
+                    or self.core.get("STATUS") & (BUSY | ERROR)
+                ):
+                    self.reset()
+                flow = self._flow = self._steps(images, batch)
+            try:
+                yield flow
+            finally:
+                with self._working:
+                    if not _runs(flow):  # else it is being closed
+                        flow.close()
                     self._flow = None
 
     def _step(self, flow: _Flow) -> float | list[Result] | None:
         """The next of a stream, if that has not ended, or was closed; whoever closes it waits for no step."""
         with self._working:
             if not self._closed:
-                self.overlay.require_loaded()
+                self.overlay.require_loaded(configured=False)
             return next(flow, None)
 
     def _steps(self, images: Iterable[NDArray[Any] | str | Path], batch: int) -> _Flow:
@@ -393,14 +412,23 @@ class Accelerator(Target):
         """Wait for the core, or a short time."""
         if interrupt is None:
             await asyncio.sleep(_POLL)
-        elif raised := self.core.get("IRQ_STATUS"):
-            self.core.set("IRQ_STATUS", raised)
-            await asyncio.sleep(0)
-        elif not self.core.get("STATUS") & BUSY:  # the DMA is about to finish
-            await asyncio.sleep(_POLL if self._checking else 0)
+        elif (seconds := self._since_interrupt()) is not None:
+            await asyncio.sleep(seconds)
         else:
             with suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(interrupt.wait(), _LOOK)
+
+    def _since_interrupt(self) -> float | None:
+        """Seconds to wait where the core's interrupt has come, or will not; otherwise None."""
+        with self._working:
+            if self._closed:
+                return 0.0
+            if raised := self.core.get("IRQ_STATUS"):
+                self.core.set("IRQ_STATUS", raised)
+                return 0.0
+            if not self.core.get("STATUS") & BUSY:  # the DMA is about to finish
+                return _POLL if self._checking else 0.0
+        return None
 
     # -- a run ----------------------------------------------------------------------------------
 
@@ -756,6 +784,10 @@ class Accelerator(Target):
                 f"no contiguous memory for a buffer of {asked} KB ({cma()})",
                 "free other buffers, use a smaller batch, or boot with a larger cma=",
             ) from error
+
+
+def _runs(flow: _Flow | None) -> bool:
+    return flow is not None and inspect.getgeneratorstate(flow) == inspect.GEN_RUNNING
 
 
 def _pack(image: NDArray[Any], patch: int, rows: NDArray[Any]) -> None:

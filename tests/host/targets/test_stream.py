@@ -312,7 +312,7 @@ def test_closed_meanwhile(make):
     stream = acc.stream(IMAGES)
     next(stream)
     acc.close()
-    with pytest.raises(RowvitError, match="no network is loaded"):
+    with pytest.raises(RowvitError, match="this accelerator was closed; open it again"):
         list(stream)
     gc.collect()
     assert not acc.device._used

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -118,7 +119,7 @@ def test_what_is_opened_again_ends_what_was_open(make):
     second = Accelerator(RowvitOverlay(first.device.bitstream, TINY, first.device), timeout=HANG)
     second.load(program())
     assert [result.top1 for result in second(IMAGES)] == [1, 1, 1]
-    with pytest.raises(RowvitError, match="no network is loaded"):
+    with pytest.raises(RowvitError, match="this accelerator was closed; open it again"):
         list(stream)
     assert [result.top1 for result in second(IMAGES)] == [1, 1, 1]
     assert leak_free(second)
@@ -206,6 +207,34 @@ def test_what_was_downloaded_by_hand_is_loaded(make, tmp_path):
         other.load(program())
 
 
+def test_resetting_what_was_not_downloaded_loads_nothing(make):
+    """PYNQ notes no time for such an overlay, and `reset` would write that to the device."""
+    acc = make()
+    opened = RowvitOverlay(acc.device.bitstream, TINY, acc.device, download=False)
+    with Accelerator(opened, timeout=HANG) as again:
+        again.load(program())
+        opened.reset()
+        assert len(again(IMAGES)) == 3
+    pynq.Overlay(acc.device.bitstream, device=acc.device)
+    assert not opened.is_loaded()
+
+
+def test_pynq_could_not_load_another(board, tmp_path):
+    """It notes no time of that, but the logic is no core's any more."""
+    acc = Accelerator(RowvitOverlay(board.bitstream, TINY, board), timeout=HANG)
+    acc.load(program())
+    (tmp_path / "fpga_manager" / "state").write_text("write complete error\n")
+    touched: list[int] = []
+    board.read_registers = lambda address, length: touched.append(address) or bytes(length)
+    for use in (lambda: acc(IMAGES), lambda: acc.load(program()), acc.reset, acc.probe):
+        with pytest.raises(
+            RowvitError, match="is not loaded: the FPGA manager's state is 'write complete error'"
+        ):
+            use()
+    assert touched == []
+    acc.close()
+
+
 def test_a_close_that_fails_can_be_repeated(make):
     acc = make(on_close=lambda: 1 / 0)
     acc.load(program())
@@ -213,6 +242,53 @@ def test_a_close_that_fails_can_be_repeated(make):
         with pytest.raises(ZeroDivisionError):
             acc.close()
     assert leak_free(acc)
+
+
+def test_closed_while_a_stream_is_left(make):
+    """Its thread resets the core then: who closes it meanwhile is told, and nothing is freed under it."""
+    acc = make()
+    acc.load(program())
+    reset, resetting, go_on = acc.reset, threading.Event(), threading.Event()
+
+    def slow_reset() -> None:
+        resetting.set()
+        assert go_on.wait(HANG)
+        reset()
+
+    def leave() -> None:
+        with closing(acc.stream(IMAGES)) as stream:
+            next(stream)
+            acc.reset = slow_reset
+
+    leaving = threading.Thread(target=leave)
+    leaving.start()
+    assert resetting.wait(HANG)
+    with pytest.raises(
+        RowvitError, match="another thread is at work on this accelerator; end that there first"
+    ):
+        acc.close()
+    go_on.set()
+    leaving.join(HANG)
+    acc.reset = reset
+    assert len(acc(IMAGES)) == 3
+    acc.close()
+    assert leak_free(acc)
+
+
+def test_closed_by_an_image(make):
+    """Images come from code of the user's, in the middle of a step."""
+    acc = make()
+    acc.load(program())
+
+    def images():
+        yield IMAGES[0]
+        acc.close()
+
+    with pytest.raises(
+        RowvitError, match="an image of its stream closes this accelerator; end the stream first"
+    ):
+        list(acc.stream(images()))
+    assert len(acc(IMAGES)) == 3 and leak_free(acc)
 
 
 def test_closed_while_a_stream_sleeps(make, monkeypatch):
@@ -243,7 +319,7 @@ def test_closed_while_a_stream_sleeps(make, monkeypatch):
     user.start()
     for thread in (user, closing):
         thread.join(HANG)
-    assert told == ["no network is loaded; call load with a package or a program first"]
+    assert told == ["this accelerator was closed; open it again"]
     assert leak_free(acc)
 
 
@@ -265,7 +341,7 @@ def test_threads_do_not_mix(make):
     assert inside.wait(HANG)
     for use, message in (
         (lambda: acc(IMAGES), "a stream of this accelerator is open"),
-        (acc.close, "another thread is at work on this accelerator; end its stream there first"),
+        (acc.close, "another thread is at work on this accelerator; end that there first"),
         (
             lambda: RowvitOverlay(acc.device.bitstream, TINY, acc.device),
             "another thread is at work on this accelerator",

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import ctypes
 import logging
+import os
 import sys
 import threading
 from collections import deque
@@ -265,7 +266,19 @@ def _end_all() -> None:
 
 # Python waits for an executor's threads before it closes what a script left open, so none may wait for
 # its turn then. What is registered here comes before that; what atexit has comes behind it.
-threading._register_atexit(_end_all)  # type: ignore[attr-defined]
+with suppress(AttributeError, RuntimeError):  # it is none of Python's promises; or Python ends already
+    threading._register_atexit(_end_all)  # type: ignore[attr-defined]
+
+
+def _forget() -> None:
+    """A fork has none of the threads, and the lock as another thread may have held it."""
+    global _OPENING
+    _OPENING = threading.Lock()
+    _OPEN.clear()
+
+
+with suppress(AttributeError):  # only where there are forks
+    os.register_at_fork(after_in_child=_forget)
 
 
 def decoded(

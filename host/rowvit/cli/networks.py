@@ -419,8 +419,11 @@ def quantise(
         ),
     ] = "mse",
     percentile: Annotated[
-        float, Option(metavar="PERCENT", help="For method percentile: the share that is not clipped.")
-    ] = 99.99,
+        float | None,
+        Option(
+            metavar="PERCENT", help="For method percentile: the share that is not clipped; by default 99.99."
+        ),
+    ] = None,
     rule: Annotated[
         str | None,
         Option(
@@ -494,7 +497,7 @@ def quantise(
 
     if behind and not tokens:
         raise RowvitError("--behind is for tokens, which --tokens asks for", "name both, or neither")
-    if percentile != QuantOptions.percentile and method != "percentile":
+    if percentile is not None and method != "percentile":
         raise RowvitError(f"--percentile is not of the method {method}", "add --method percentile")
     network, card = store.load(model)
     config = network.config
@@ -511,7 +514,7 @@ def quantise(
         ffn_chunk=ffn_chunk or default_chunk(config),
         threshold_energy=threshold_energy,
         method=method,
-        percentile=percentile,
+        percentile=QuantOptions.percentile if percentile is None else percentile,
         power_of_two=power_of_two,
         licence=card.licence,
         source=card.source,

@@ -122,11 +122,13 @@ def require(photos: Photos, before: Kept | None = None, advice: str = "") -> Non
     counts = Counter(before.classes[label] for label in before.labels) if before else Counter[str]()
     counts.update(photos.classes[label] for label in photos.labels)
     classes = dict.fromkeys([*photos.classes, *(before.classes if before else ())])
-    few = [f"{name} ({counts[name]})" for name in classes if counts[name] < FEWEST]
+    few = [name for name in classes if counts[name] < FEWEST]
     if few:
-        raise RowvitError(
-            f"fewer than {FEWEST} photos of {', '.join(few)}", advice or "add photos, or remove the folder"
+        told = ", ".join(f"{name} ({counts[name]})" for name in few)
+        advice = advice or "add photos" + ", or remove the folder" * any(
+            name in photos.classes for name in few
         )
+        raise RowvitError(f"fewer than {FEWEST} photos of {told}", advice)
 
 
 @dataclass(frozen=True)
@@ -194,6 +196,8 @@ def look(
     kept = [number for number in range(len(photos)) if number not in wrong]
     left = photos.only(kept)
     require(left, before)
+    if not kept:
+        raise RowvitError(f"'{photos.name}' has no photo that can be read", "see what was said of each")
     of = np.repeat(np.arange(len(kept)), count)
     return Seen(left, np.concatenate(found), of, np.stack(looks).astype(np.float32))
 

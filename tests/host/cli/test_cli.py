@@ -544,7 +544,7 @@ def test_options_of_other_networks(small, tmp_path):
     quantise = ("quantise", small["package"], "--data", small["images"], "-o", tmp_path / "x")
     assert "--behind is for tokens, which --tokens asks for" in mistake(*quantise, "--behind", "1")
     assert "--percentile is not of the method mse; add --method percentile" in mistake(
-        *quantise, "--percentile", "99"
+        *quantise, "--percentile", "99.99"
     )
     evaluate = ("eval", small["package"], "--data", small["images"], "--precision", "bf16")
     assert "--precision is for float networks, and" in mistake(*evaluate)

@@ -345,6 +345,10 @@ def test_settings_that_leave_something_open(folder: Callable[..., Path], tmp_pat
         ({"size": {"height": 16, "width": 16}, "keep_aspect_ratio": True}, False),
         ({"size": 800, "max_size": 1333, "format": "coco_detection"}, False),
         ({"size": {"height": 16, "width": 16}, "do_resize": False}, False),
+        ({"size": 16, "image_processor_type": "DINOv3ViTImageProcessorFast"}, True),
+        ({"image_processor_type": "ViTImageProcessor"}, True),
+        ({"image_processor_type": "ViTImageProcessor", "size": None}, True),
+        ({"image_processor_type": "CLIPImageProcessor"}, False),
         ({}, False),
     ],
 )
@@ -370,6 +374,7 @@ def test_photos_that_are_squashed_elsewhere(
         ({"resample": 0}, "vit", "nearest"),
         ({"resample": 1}, "deit", "lanczos"),
         ({"resample": [2]}, "deit", "[2]"),
+        ({"resample": True}, "deit", "True"),
     ],
 )
 def test_how_photos_are_resized(folder: Callable[..., Path], pixels: dict, network: str, resize: str) -> None:
@@ -379,6 +384,24 @@ def test_how_photos_are_resized(folder: Callable[..., Path], pixels: dict, netwo
     here = resize in ("bilinear", "bicubic")
     assert found.card.resize == (resize if here else "bicubic")
     assert any(f"by resampling '{resize}'" in note for note in found.notes) == (not here)
+
+
+@pytest.mark.parametrize(
+    ("pixels", "network", "crop"),
+    [
+        ({}, "deit", 224 / 256),
+        ({"size": 448}, "deit", 0.5),
+        ({"do_center_crop": False}, "deit", 1.0),
+        ({}, "beit", 1.0),
+        ({"size": {"shortest_edge": 20}, "crop_size": 16, "do_center_crop": True}, "clip", 0.8),
+    ],
+)
+def test_what_of_photos_is_cut_out(
+    folder: Callable[..., Path], pixels: dict, network: str, crop: float
+) -> None:
+    """Where the settings do not say, what the network's processor does."""
+    usual = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3}
+    assert import_model(folder(usual | pixels, model_type=network)).card.crop == pytest.approx(crop)
 
 
 def test_photos_that_timm_squashes(tmp_path: Path) -> None:

@@ -373,6 +373,11 @@ def test_kept_photos_are_learned_again(tmp_path: Path) -> None:
 
     assert taught(folder, "base.safetensors", "two.safetensors", "--keep") == ""
     assert taught(more, "two.safetensors", "three.safetensors", "--add") == ""
+    (tmp_path / "broken" / "blue").mkdir(parents=True)
+    (tmp_path / "broken" / "blue" / "1.png").write_bytes(b"no picture")
+    assert "'broken' has no photo that can be read" in " ".join(
+        taught(tmp_path / "broken", "two.safetensors", "none.safetensors", "--add").split()
+    )
     two, three = (ModelPackage.load(tmp_path / f"{name}.safetensors") for name in ("two", "three"))
     assert two.meta["taught"] == {"photos": 14} and three.meta["taught"] == {"photos": 24}
     assert three.meta["classes"] == NAMES and two.meta["classes"] == NAMES[:2]
@@ -805,10 +810,12 @@ def test_what_is_refused(tmp_path: Path) -> None:
     with pytest.raises(RowvitError, match=r"'b' has one class \(blue\).*make a folder for each class"):
         read(one)
     (folder / "green" / "001.png").unlink()
-    with pytest.raises(RowvitError, match=r"fewer than 3 photos of green \(2\)"):
+    with pytest.raises(
+        RowvitError, match=r"fewer than 3 photos of green \(2\); add photos, or remove the folder$"
+    ):
         read(folder)
     before = Kept(np.zeros((5, 8), np.int8), np.array([0, 0, 0, 1, 2], np.uint16), ("blue", "green", "grey"))
-    with pytest.raises(RowvitError, match=r"fewer than 3 photos of grey \(1\); add photos"):
+    with pytest.raises(RowvitError, match=r"fewer than 3 photos of grey \(1\); add photos$"):
         require(read(class_folders(tmp_path / "e", 9)), before)
     (tmp_path / "empty").mkdir()
     with pytest.raises(RowvitError, match="'empty' has no folders of classes"):

@@ -89,9 +89,15 @@ def stand_in(model: VisionTransformer, card: Card, photos: np.ndarray, rule: str
     """
     photos = spread(photos, _CALIBRATION)
     whole = changed(model, pruning=(), thresholds=())
-    chunk = default_chunk(model.config)
-    options = QuantOptions(card.name, card.classes, card.mean, card.std, ffn2_rule=rule, ffn_chunk=chunk)
-    options = replace(options, tile_rows=model.config.tile_rows)
+    options = QuantOptions(
+        card.name,
+        card.classes,
+        card.mean,
+        card.std,
+        ffn2_rule=rule,
+        tile_rows=model.config.tile_rows,
+        ffn_chunk=default_chunk(model.config),
+    )
     return quantise(centre_keys(whole, card.mean, card.std, photos), photos, options)
 
 

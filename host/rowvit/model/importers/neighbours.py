@@ -23,22 +23,28 @@ WEIGHTS = ("model.safetensors", "pytorch_model.bin", "model.onnx")
 #: Pillow's names of resampling, and the ones that are here
 _RESAMPLING = ("nearest", "lanczos", "bilinear", "bicubic", "box", "hamming")
 _HERE = ("bilinear", "bicubic")
+_BICUBIC = 3  # what most of transformers' processors do
 _DINOV3 = "dinov3_vit"  # transformers' model_type
 _FIX = "fix the config.json or move it away"
 _FIX_PIXELS = "fix it or move it away, and use --mean and --std"
 SQUASHED = "{} squeezes photos of any shape into one; here their middle is cut out in that shape"
 #: settings of transformers by which photos keep the ratio of their sides
 _KEEPS_SHAPE = ("keep_aspect_ratio", "max_size", "format", "do_pad")
-#: its processors by networks, and as they begin, where the settings do not name one
-_PROCESSORS = {
+_SQUARE, _LARGER = ({"height": side, "width": side} for side in (224, 256))
+#: what its processors do, as they begin, where the settings do not say
+_PROCESSORS: dict[str, dict[str, Any]] = {
+    "ViT": {"size": _SQUARE, "resample": 2},
+    "DINOv3ViT": {"size": _SQUARE, "resample": 2},
+    "Beit": {"size": _SQUARE, "resample": 3},
+    "DeiT": {"size": _LARGER, "resample": 3, "do_center_crop": True, "crop_size": _SQUARE},
+}
+#: which it is, by networks, where they do not name it
+_PROCESSOR_OF = {
     **dict.fromkeys(("vit", "vit_mae", "vit_msn", "ijepa"), "ViT"),
     **dict.fromkeys(("beit", "data2vec-vision"), "Beit"),
     "deit": "DeiT",
     "dinov3_vit": "DINOv3ViT",
 }
-#: those that make squares where the size is one number, and those that resize bilinearly, not bicubically,
-#: where no setting says how
-_SQUARES, _BILINEAR = ("ViT", "DeiT", "Beit"), ("ViT", "DINOv3ViT")
 
 #: where transformers keeps the settings of a network that is a part of another: of CLIP and SigLIP,
 #: DepthAnything, TrOCR, ColPali
@@ -192,19 +198,17 @@ class Neighbours:
         return self.pixels.get("image_mean") is not None or not self.pixels.get("do_normalize", True)
 
     @property
-    def _processor(self) -> str:
-        """Transformers' processor, which it knows by the network where the settings do not name one."""
+    def _defaults(self) -> dict[str, Any]:
+        """What transformers' processor does where the settings do not say, unless it is as most do."""
         kind = self.pixels.get("image_processor_type") or self.pixels.get("feature_extractor_type")
-        return str(kind or _PROCESSORS.get(str(self.config.get("model_type")), ""))
+        kind = str(kind or _PROCESSOR_OF.get(str(self.config.get("model_type")), ""))
+        return next((found for name, found in _PROCESSORS.items() if kind.startswith(name)), {})
 
     @property
-    def _resampling(self) -> str:
-        """How transformers resizes photos."""
-        number = self.pixels.get("resample")
-        if number is None:
-            return "bilinear" if self._processor.startswith(_BILINEAR) else "bicubic"
-        known = isinstance(number, int) and 0 <= number < len(_RESAMPLING)
-        return _RESAMPLING[number] if known else str(number)[:60]
+    def _resizing(self) -> dict[str, Any]:
+        """How transformers resizes and cuts photos; empty where nothing is said of photos at all."""
+        said = {key: value for key, value in self.pixels.items() if value is not None}
+        return self._defaults | said if self.pixels else {}
 
     @property
     def squashes(self) -> bool:
@@ -212,28 +216,30 @@ class Neighbours:
         settings = self.config.get("pretrained_cfg") or self.config
         if self.of_timm:
             return settings.get("crop_mode") == "squash"
-        size, kept = self.pixels.get("size"), any(map(self.pixels.get, _KEEPS_SHAPE))
+        size, kept = self._resizing.get("size"), any(map(self.pixels.get, _KEEPS_SHAPE))
         if kept or not self.pixels.get("do_resize", True):
             return False
         if isinstance(size, int):  # by itself a side of a square, or the shorter side
-            return self._processor.startswith(_SQUARES)
+            return bool(self._defaults)
         return (isinstance(size, list) and len(size) == 2) or (
             isinstance(size, dict) and {"height", "width"} <= size.keys()
         )
 
     def fill(self, card: Card) -> list[str]:
         """Write transformers' preprocessing and class names to a card; what of it is to be said."""
-        pixels, notes = self.pixels, list[str]()
+        resizing, notes = self._resizing, list[str]()
         card.classes = self.classes or card.classes
         if self.says_pixels:
             card.mean, card.std = self._normalisation(card.std, notes)
-        if pixels and pixels.get("do_resize", True):
-            how = self._resampling
+        if resizing.get("do_resize", bool(resizing)):
+            number = resizing.get("resample", _BICUBIC)
+            known = type(number) is int and 0 <= number < len(_RESAMPLING)
+            how = _RESAMPLING[number] if known else str(number)[:60]
             card.resize = how if how in _HERE else "bicubic"
             if how not in _HERE:
                 notes.append(f"transformers resizes photos by resampling '{how}', and here it is bicubic")
-        scaled, cut = (_side(pixels.get(key)) for key in ("size", "crop_size"))
-        if pixels.get("do_center_crop") and scaled and cut:
+        scaled, cut = (_side(resizing.get(key)) for key in ("size", "crop_size"))
+        if resizing.get("do_center_crop") and scaled and cut:
             card.crop = min(1.0, cut / scaled)
         if self.squashes:
             notes.append(SQUASHED.format("timm" if self.of_timm else "transformers"))

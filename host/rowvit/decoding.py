@@ -71,8 +71,12 @@ class Room:
     """
 
     def __init__(self) -> None:
-        self._taken, self._changed, self._entrance = 0, threading.Condition(), threading.Lock()
         self._processes = 1
+        self.forget()
+
+    def forget(self) -> None:
+        """Nobody has any of it, as in a fork, which has none of the threads that had some."""
+        self._taken, self._changed, self._entrance = 0, threading.Condition(), threading.Lock()
 
     def share(self, processes: int) -> None:
         """So many processes, this one among them, decode at the same time."""
@@ -202,7 +206,6 @@ class _Turns(Generic[Source]):
     def __init__(self, decode: Callable[[Source], NDArray[Any]]) -> None:
         self._decode, self._changed = decode, threading.Condition()
         self._turn = 0  # number of the image whose pixels are wanted
-        self._reader = threading.current_thread()
         self._said: dict[int, list[tuple[str, tuple[str, ...]]]] = {}
         self._sizes: dict[int, int] = {}  # bytes of pixels that wait, or are on their way
         self._largest = 0
@@ -232,7 +235,6 @@ class _Turns(Generic[Source]):
         """An image's turn has come: the one before it was given, or refused."""
         with self._changed:
             self._turn = max(self._turn, number)
-            self._reader = threading.current_thread()
             self._sizes.pop(number - 1, None)
             self._changed.notify_all()
 
@@ -240,11 +242,9 @@ class _Turns(Generic[Source]):
         """No turn comes any more, and nobody waits for one."""
         self.begin(_OVER)
 
-    def end_unless_read(self) -> None:
-        """End, but for a thread that outlives the main one, and for which Python waits."""
-        reader = self._reader
-        if reader is threading.main_thread() or reader.daemon or not reader.is_alive():
-            self.end()
+    def forget(self) -> None:
+        """In a fork, which has none of the threads: one of them may have been at it."""
+        self._changed = threading.Condition()
 
     def say(self, number: int) -> None:
         """What is to be said of an image that is there, in the order of the images."""
@@ -261,20 +261,24 @@ def _end_all() -> None:
     with _OPENING:
         open_ones = [*_OPEN]
     for turns in open_ones:
-        turns.end_unless_read()
+        turns.end()
 
 
 # Python waits for an executor's threads before it closes what a script left open, so none may wait for
-# its turn then. What is registered here comes before that; what atexit has comes behind it.
+# its turn then: a thread that reads on decodes by itself. What is registered here comes before that; what
+# atexit has comes behind it.
 with suppress(AttributeError, RuntimeError):  # it is none of Python's promises; or Python ends already
     threading._register_atexit(_end_all)  # type: ignore[attr-defined]
 
 
 def _forget() -> None:
-    """A fork has none of the threads, and the lock as another thread may have held it."""
+    """A fork has none of the threads, and all locks as one of them may have held them."""
     global _OPENING
     _OPENING = threading.Lock()
+    for turns in _OPEN:
+        turns.forget()
     _OPEN.clear()
+    ROOM.forget()
 
 
 with suppress(AttributeError):  # only where there are forks
@@ -308,7 +312,7 @@ def decoded(
     """
     numbered = enumerate(images)
     ahead = max(ahead, processors() + 1)
-    taken: deque[tuple[int, Source | Future[NDArray[Any]]]] = deque()
+    taken: deque[tuple[int, Source, Future[NDArray[Any]] | None]] = deque()
     failure: Exception | None = None
     more = True
     turns = _Turns(decode)
@@ -325,14 +329,20 @@ def decoded(
                 except Exception as error:  # raised after the images before it
                     more, failure = False, error
                 else:
-                    early = not isinstance(image, np.ndarray)
-                    taken.append((number, pool.submit(turns.decode, number, image) if early else image))
+                    future = None
+                    if not isinstance(image, np.ndarray):
+                        with suppress(RuntimeError):  # Python ends: there are no threads any more
+                            future = pool.submit(turns.decode, number, image)
+                    taken.append((number, image, future))
             if not taken:
                 break
-            number, first = taken.popleft()
+            number, image, future = taken.popleft()
             turns.begin(number)
             try:
-                pixels = first.result() if isinstance(first, Future) else decode(first)
+                try:
+                    pixels = decode(image) if future is None else future.result()
+                except CancelledError:  # likewise
+                    pixels = decode(image)
                 turns.say(number)
             except RowvitError as error:
                 if refused is None:

@@ -121,23 +121,67 @@ def test_a_stream_that_is_kept_does_not_keep_the_process() -> None:
     assert (done.returncode, done.stdout.split(), done.stderr) == (0, ["600", "600", "True"], "")
 
 
-OUTLIVES = """
+ANOTHER_READS = """
 import threading, time
+from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 from rowvit import decoding
+decoding.AHEAD_BYTES = 1000
+images = decoding.decoded(range(40), lambda number: np.full(600, number, np.uint8), 20)
+"""
+OUTLIVES = (
+    ANOTHER_READS
+    + """
 def read():
-    main = threading.main_thread()
-    for number, _ in enumerate(decoding.decoded(range(6), decode, 99)):
-        main.join()
-    print(number + 1)
-def decode(number):
-    time.sleep(0.1)
-    return np.zeros(600, np.uint8)
+    numbers = [int(next(images)[0])]
+    threading.main_thread().join()
+    time.sleep(0.2)  # Python ends all threads that decode
+    print(numbers + [int(pixels[0]) for pixels in images] == [*range(40)])
 threading.Thread(target=read).start()
-time.sleep(0.3)
+"""
+)
+IDLES = (
+    ANOTHER_READS
+    + """
+pool = ThreadPoolExecutor(1)
+print(int(pool.submit(next, images).result()[0]) == 0)
+"""
+)
+
+
+@pytest.mark.parametrize("script", [OUTLIVES, IDLES], ids=["outlives", "idles"])
+def test_a_thread_that_is_not_the_main_one_reads(script: str) -> None:
+    """All of it, where it goes on behind the main thread's end; and Python ends where it does not."""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=HANG)
+    assert (done.returncode, done.stdout.split(), done.stderr) == (0, ["True"], "")
+
+
+FORKED = """
+import os, threading
+import numpy as np
+from rowvit import decoding
+started, go_on = threading.Event(), threading.Event()
+def decode(number):
+    with decoding.ROOM.taken(decoding.ROOM.size()):
+        if number:
+            started.set()
+            go_on.wait()
+        return np.zeros(600, np.uint8)
+images = decoding.decoded(range(9), decode, 9)
+next(images)
+waits = threading.Thread(target=decode, args=[0])
+started.wait()
+waits.start()  # at the entrance
+if child := os.fork():
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+    go_on.set()
+else:
+    images.close()
+    print(sum(map(len, decoding.decoded(range(1), lambda number: decode(0)))), flush=True)
+    os._exit(7)
 """
 
 
-def test_a_thread_that_outlives_the_main_one_reads_all() -> None:
-    done = subprocess.run([sys.executable, "-c", OUTLIVES], capture_output=True, text=True, timeout=HANG)
-    assert (done.returncode, done.stdout.split(), done.stderr) == (0, ["6"], "")
+def test_a_fork_waits_for_no_thread_of_its_parent() -> None:
+    done = subprocess.run([sys.executable, "-c", FORKED], capture_output=True, text=True, timeout=HANG)
+    assert (done.returncode, done.stdout.split(), done.stderr) == (0, ["600", "7"], "")

@@ -88,7 +88,7 @@ class Turns:
     """A device's, in this process."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # Python may finalise a stream, which gives up its turn, anywhere
         self._held: _Held | None = None
         self.bitstream = ""  #: what was loaded last
         self.loaded: str | None = None  #: when, as PYNQ notes it

@@ -45,6 +45,7 @@ _POLL = 0.0005  # seconds between polls of an asynchronous stream without an int
 _NAP = 0.00005  # seconds that a stream sleeps between polls; Linux makes 0.1 ms of them
 _SLEPT = 0.8  # part of the core's time for the last answer that a stream sleeps before it polls
 MEMINFO = Path("/proc/meminfo")
+_CLOSING = 1.0  # seconds that a stream's end waits for who closes it
 _LOOK = 0.02  # seconds after which the core is polled although no interrupt came
 _SHAPES = 1_000  # thresholds keep now more tokens, now fewer
 _LOOKS = 20  # polls after which a read has no answer
@@ -246,8 +247,10 @@ class Accelerator(Target):
             )
 
     def probe(self) -> None:
-        self.overlay.require_loaded()
-        self.overlay.check_core()
+        with self._working:
+            self._require_open()
+            self.overlay.require_loaded()
+            self.overlay.check_core()
 
     def close(self) -> None:
         """As of every target; `RowvitError` if another thread is at work on a stream."""
@@ -285,8 +288,9 @@ class Accelerator(Target):
     # -- streams --------------------------------------------------------------------------------
 
     def stream(self, images: Iterable[NDArray[Any] | str | Path], batch: int = 1) -> Iterator[Result]:
+        step: float | list[Result] | None = []
         with self._open(images, batch) as flow:
-            while (step := self._step(flow)) is not None:
+            while (step := self._step(flow, step)) is not None:
                 if isinstance(step, float):
                     time.sleep(step)  # other threads run: they decode, or compute the integer reference
                 else:
@@ -304,9 +308,10 @@ class Accelerator(Target):
         otherwise. One that is left before its end stays open until the event loop closes it:
         ``contextlib.aclosing`` does so at once.
         """
+        step: float | list[Result] | None = []
         with self._open(images, batch) as flow:
             interrupt = self._interrupt()
-            while (step := self._step(flow)) is not None:
+            while (step := self._step(flow, step)) is not None:
                 if isinstance(step, float):
                     await self._event(interrupt)
                     continue
@@ -346,16 +351,23 @@ class Accelerator(Target):
             try:
                 yield flow
             finally:
-                with self._working:
-                    if not _runs(flow):  # else it is being closed
-                        flow.close()
-                    self._flow = None
+                # else `close` ends it, and may wait for the thread in which Python finalises this
+                if self._working.acquire(timeout=_CLOSING):
+                    try:
+                        if not _runs(flow):  # else `close` is at it in this thread
+                            flow.close()
+                        self._flow = None
+                    finally:
+                        self._working.release()
 
-    def _step(self, flow: _Flow) -> float | list[Result] | None:
-        """The next of a stream, if that has not ended, or was closed; whoever closes it waits for no step."""
+    def _step(self, flow: _Flow, last: float | list[Result] | None) -> float | list[Result] | None:
+        """The next of a stream, if that has not ended, or was closed; whoever closes it waits for no step.
+
+        ``last`` is what came before: where that were results, the caller's code has run since.
+        """
         with self._working:
             if not self._closed:
-                self.overlay.require_loaded(configured=False)
+                self.overlay.require_loaded(configured=not isinstance(last, float))
             return next(flow, None)
 
     def _steps(self, images: Iterable[NDArray[Any] | str | Path], batch: int) -> _Flow:
@@ -761,16 +773,19 @@ class Accelerator(Target):
     def reset(self) -> None:
         """Put core and DMA into the state that they have after loading the bitstream; the network stays.
 
-        `RowvitError` if the DMA does not stop, a channel is missing, or another bitstream was loaded.
+        `RowvitError` if the DMA does not stop, a channel is missing, another bitstream was loaded, or the
+        accelerator was closed.
         """
-        self.overlay.require_loaded()
-        path = self.overlay.handoff.dma.path
-        stop(self.dma, path)  # before the core, whose TVALID may fall when it is reset, without TREADY
-        self.core.reset()
-        start(self.dma, path)
-        for channel in (self.dma.sendchannel, self.dma.recvchannel):
-            channel.start()
-        self.overlay.turns.last = self._own
+        with self._working:
+            self._require_open()
+            self.overlay.require_loaded()
+            path = self.overlay.handoff.dma.path
+            stop(self.dma, path)  # before the core, whose TVALID may fall when it is reset, without TREADY
+            self.core.reset()
+            start(self.dma, path)
+            for channel in (self.dma.sendchannel, self.dma.recvchannel):
+                channel.start()
+            self.overlay.turns.last = self._own
 
     def _allocate(self, shape: tuple[int, ...]) -> PynqBuffer:
         from rowvit.pynq import allocate

@@ -345,6 +345,7 @@ def test_settings_that_leave_something_open(folder: Callable[..., Path], tmp_pat
         ({"size": {"height": 16, "width": 16}, "keep_aspect_ratio": True}, False),
         ({"size": 800, "max_size": 1333, "format": "coco_detection"}, False),
         ({"size": {"height": 16, "width": 16}, "do_resize": False}, False),
+        ({"size": {"height": 16, "width": 16}, "do_resize": None}, True),
         ({"size": 16, "image_processor_type": "DINOv3ViTImageProcessorFast"}, True),
         ({"image_processor_type": "ViTImageProcessor"}, True),
         ({"image_processor_type": "ViTImageProcessor", "size": None}, True),
@@ -393,6 +394,7 @@ def test_how_photos_are_resized(folder: Callable[..., Path], pixels: dict, netwo
         ({"size": 448}, "deit", 0.5),
         ({"do_center_crop": False}, "deit", 1.0),
         ({}, "beit", 1.0),
+        ({"size": 256, "do_center_crop": True}, "beit", 224 / 256),
         ({"size": {"shortest_edge": 20}, "crop_size": 16, "do_center_crop": True}, "clip", 0.8),
     ],
 )

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import shutil
 import socket
@@ -223,16 +224,86 @@ def test_pynq_could_not_load_another(board, tmp_path):
     """It notes no time of that, but the logic is no core's any more."""
     acc = Accelerator(RowvitOverlay(board.bitstream, TINY, board), timeout=HANG)
     acc.load(program())
+    stream = acc.stream(IMAGES)
+    next(stream)
     (tmp_path / "fpga_manager" / "state").write_text("write complete error\n")
     touched: list[int] = []
     board.read_registers = lambda address, length: touched.append(address) or bytes(length)
-    for use in (lambda: acc(IMAGES), lambda: acc.load(program()), acc.reset, acc.probe):
+    board.write_registers = lambda address, data: touched.append(address)
+    for use in (lambda: next(stream), lambda: acc(IMAGES), lambda: acc.load(program()), acc.reset, acc.probe):
         with pytest.raises(
             RowvitError, match="is not loaded: the FPGA manager's state is 'write complete error'"
         ):
             use()
     assert touched == []
     acc.close()
+
+
+def test_closed_it_touches_no_register(make):
+    """Another process may have loaded something else."""
+    acc = make()
+    acc.close()
+    touched: list[int] = []
+    acc.device.read_registers = lambda address, length: touched.append(address) or bytes(length)
+    acc.device.write_registers = lambda address, data: touched.append(address)
+    for use in (acc.probe, acc.reset, lambda: acc.load(program()), lambda: acc(IMAGES)):
+        with pytest.raises(RowvitError, match="this accelerator was closed; open it again"):
+            use()
+    assert touched == []
+
+
+def dropped(stream) -> None:
+    """The caller forgets it amid a cycle, so that Python finalises it when it collects garbage."""
+    cycle = [stream]
+    cycle.append(cycle)
+
+
+def test_collected_while_it_is_closed(make, monkeypatch):
+    """By a thread that closing waits for."""
+    acc = make()
+    acc.load(program())
+
+    def pixels(number: int) -> np.ndarray:
+        if number == 2:
+            began.set()
+            assert closing.wait(HANG)
+            gc.collect()
+        return IMAGES[0]
+
+    began, closing = threading.Event(), threading.Event()
+    acc._pixels = pixels
+    monkeypatch.setattr("rowvit.decoding.processors", lambda: 1)
+    gc.disable()
+    try:
+        stream = acc.stream(range(9))
+        next(stream)
+        dropped(stream)
+        del stream
+        assert began.wait(HANG)
+        threading.Timer(0.2, closing.set).start()
+        acc.close()
+    finally:
+        gc.enable()
+    assert leak_free(acc)
+
+
+def test_collected_while_another_is_refused(make, monkeypatch):
+    acc = make()
+    acc.load(program())
+
+    class Refused(RowvitError):
+        def __init__(self, *words: str) -> None:
+            gc.collect()
+            super().__init__(*words)
+
+    stream = acc.stream(IMAGES)
+    next(stream)
+    dropped(stream)
+    del stream
+    monkeypatch.setattr(claim, "RowvitError", Refused)
+    with pytest.raises(RowvitError, match="a stream of this accelerator is open"):
+        acc(IMAGES)
+    assert len(acc(IMAGES)) == 3
 
 
 def test_a_close_that_fails_can_be_repeated(make):

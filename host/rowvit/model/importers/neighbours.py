@@ -35,7 +35,7 @@ _SQUARE, _LARGER = ({"height": side, "width": side} for side in (224, 256))
 _PROCESSORS: dict[str, dict[str, Any]] = {
     "ViT": {"size": _SQUARE, "resample": 2},
     "DINOv3ViT": {"size": _SQUARE, "resample": 2},
-    "Beit": {"size": _SQUARE, "resample": 3},
+    "Beit": {"size": _SQUARE, "resample": 3, "crop_size": _SQUARE},
     "DeiT": {"size": _LARGER, "resample": 3, "do_center_crop": True, "crop_size": _SQUARE},
 }
 #: which it is, by networks, where they do not name it
@@ -217,7 +217,7 @@ class Neighbours:
         if self.of_timm:
             return settings.get("crop_mode") == "squash"
         size, kept = self._resizing.get("size"), any(map(self.pixels.get, _KEEPS_SHAPE))
-        if kept or not self.pixels.get("do_resize", True):
+        if kept or not self._resizing.get("do_resize", True):
             return False
         if isinstance(size, int):  # by itself a side of a square, or the shorter side
             return bool(self._defaults)

@@ -9,8 +9,11 @@ import cocotb
 from cocotb.triggers import Timer
 
 from harness import run
+from rowvit.hardware.isa import MAX_OPERATIONS
 
 ENGINES = 6
+#: from NO_DEP, which dispatch puts 0x4000 below a pass's start, to its last operation and 0x100 of the next
+NEVER = 0x4000 + MAX_OPERATIONS + 0xFF
 
 
 def met(done: list[int], bands: list[int], dep: list[int], chain: int, band: int) -> bool:
@@ -31,7 +34,7 @@ async def follows_the_rule(dut):
     seen = {True: 0, False: 0}
     for _ in range(4000):
         done = [random.choice((0, 5, 0x7FFF, 0xFFFF, random.randrange(1 << 20))) for _ in range(ENGINES)]
-        dep = [d - random.randrange(0x4000) for d in done]
+        dep = [d - random.choice((random.randrange(0x4000), NEVER)) for d in done]
         for e in random.sample(range(ENGINES), random.randint(0, 2)):
             dep[e] = done[e] + random.choice((-1, 0, 1, 1, 2, 0x3000))
         bands = [random.choice((0, 1, 2, 300)) for _ in range(ENGINES)]

@@ -18,7 +18,7 @@ from rowvit.compiler.checker import check
 from rowvit.compiler.embed import embed
 from rowvit.compiler.ffn import ffn
 from rowvit.compiler.lower import Lowering
-from rowvit.compiler.plan import ALONE, Plan, Stages, check_stages
+from rowvit.compiler.plan import ALONE, Plan, Stages
 from rowvit.compiler.schedule import Scheduler
 from rowvit.compiler.sharing import choose
 from rowvit.compiler.steps import Load, Step
@@ -74,7 +74,7 @@ def compile(
         raise RowvitError(f"a batch of {batch} images is not possible", f"use 1 to {MAX_IMAGES}")
     plan, blob = Plan(package.meta, config), Blob()
     if stages is not None:
-        check_stages(stages, package.meta["architecture"]["depth"], plan.rule)
+        plan.check_stages(stages)
 
     def schedule(stages: Stages, blob: Blob) -> tuple[Scheduler, list[Load | Step]]:
         scheduler = Scheduler(_lower(package, plan, stages, blob, checkpoints))

@@ -29,24 +29,9 @@ class Stage:
 
 
 #: the stages of a pass, from layer 0 on: each has a multiple of the images of the one before, whose groups of
-#: images come one after the other, and begins behind a layer that drops tokens
+#: images come one after the other, and begins behind a layer that drops tokens, which moves what is left
 Stages = tuple[Stage, ...]
 ALONE: Stages = (Stage(0, 1),)
-
-
-def check_stages(stages: Stages, depth: int, rule: str) -> None:
-    """`RowvitError` unless they are stages of a network of ``depth`` layers and this rule of FFN2."""
-    layers, images = zip(*((one.layer, one.images) for one in stages), strict=True) if stages else ((), ())
-    if layers[:1] != (0,) or layers[-1] >= depth or any(a >= b for a, b in pairwise(layers)):
-        raise RowvitError(
-            f"stages begin with layers {layers}", f"use 0 and then ascending ones below {depth}"
-        )
-    if not 1 <= images[0] <= images[-1] <= MAX_IMAGES or any(b % a for a, b in pairwise(images)):
-        raise RowvitError(
-            f"stages have {images} images", f"use multiples of those of the stage before, up to {MAX_IMAGES}"
-        )
-    if rule == "tile" and images[-1] > 1:
-        raise RowvitError("masks of row tiles are of one image", "use ffn2_rule image where images share")
 
 
 class Sizes:
@@ -99,6 +84,32 @@ class Sizes:
         return [
             max(stage.images for stage in stages if stage.layer <= layer) for layer in range(len(self.bounds))
         ]
+
+    def check_stages(self, stages: Stages) -> None:
+        """`RowvitError` unless they are stages that the network can have."""
+        layers, images = (
+            zip(*((one.layer, one.images) for one in stages), strict=True) if stages else ((), ())
+        )
+        depth = len(self.bounds)
+        if layers[:1] != (0,) or layers[-1] >= depth or any(a >= b for a, b in pairwise(layers)):
+            raise RowvitError(
+                f"stages begin with layers {layers}", f"use 0 and then ascending ones below {depth}"
+            )
+        if not 1 <= images[0] <= images[-1] <= MAX_IMAGES or any(b % a for a, b in pairwise(images)):
+            raise RowvitError(
+                f"stages have {images} images",
+                f"use multiples of those of the stage before, up to {MAX_IMAGES}",
+            )
+        if self.rule == "tile" and images[-1] > 1:
+            raise RowvitError("masks of row tiles are of one image", "use ffn2_rule image where images share")
+        sizes = [self.residual_size(self.bounds[layer][0]) for layer in layers]
+        for layer, (before, size) in zip(layers[1:], pairwise(sizes), strict=True):
+            attended, live = self.bounds[layer - 1]
+            if size != before and live == attended:
+                raise RowvitError(
+                    f"a stage begins with layer {layer}, and the one before drops no tokens",
+                    "begin stages behind layers that do",
+                )
 
     def residual_size(self, tokens: int) -> int:
         """Residual addresses of an image with ``tokens`` live ones."""

@@ -23,8 +23,9 @@ ABI_VERSION = 6
 ID = 0x524F5756  # "ROWV"
 INSTRUCTION_BYTES = 64
 NO_DEP = -0x8000
-#: of an engine, in a pass: further on, the core would take NO_DEP for what is to come
-MAX_OPERATIONS = 0x3FFF
+#: of an engine, in a pass: further on, the core would take NO_DEP for what is to come. It is 0x4000 below the
+#: count at the pass's start, and 0x100 operations of the next pass may be complete, more than all queues hold
+MAX_OPERATIONS = 0x3F00
 #: what docs/isa.md says of the common slots and of data layouts
 SEMANTICS = """\
 Names in capitals that are no register's are parameters of `rtl/rowvit_top.v`, as a configuration sets them
@@ -54,7 +55,7 @@ without chain: wait until engine e has completed X operations of this pass. With
 band p, wait until engine e has completed X operations, or X - 1 and more than p bands of the
 X-th; of LOAD, EXEC and SELECT, which do not count bands, X operations. `dep[e] = NO_DEP` is always
 satisfied; negative values reach into the previous pass. The numbers go round, and a pass has at most
-16,383 operations of an engine, so that none is taken for another. An instruction may depend only on
+16,128 operations of an engine, so that none is taken for another. An instruction may depend only on
 instructions before it in the program.
 
 Weight lines. A multiplier takes the weights of an even lane and of the odd one after it as one number

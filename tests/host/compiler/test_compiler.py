@@ -175,6 +175,18 @@ def test_what_are_no_stages(stages: tuple[Stage, ...], rule: str, message: str) 
         compile(package, TINY, stages=stages)
 
 
+def test_a_stage_begins_behind_a_layer_that_drops_tokens() -> None:
+    """Which moves what is left to where the next stage has it."""
+    package = small_package(
+        np.random.default_rng(0), depth=3, pruning=[{"layer": 0, "keep": 2, "threshold": 0}]
+    )
+    compile(package, TINY, stages=(Stage(0, 2), Stage(1, 4)))
+    with pytest.raises(
+        RowvitError, match="a stage begins with layer 2, and the one before drops no tokens; begin"
+    ):
+        compile(package, TINY, stages=(Stage(0, 2), Stage(2, 4)))
+
+
 @pytest.mark.parametrize("pre_norm", [False, True])
 def test_the_whole_of_the_largest_residual_memory(pre_norm: bool) -> None:
     """It has more addresses than a load has rows."""

@@ -178,7 +178,10 @@ def test_what_are_no_stages(stages: tuple[Stage, ...], rule: str, message: str) 
 def test_a_stage_begins_behind_a_layer_that_drops_tokens() -> None:
     """Which moves what is left to where the next stage has it."""
     package = small_package(
-        np.random.default_rng(0), depth=3, pruning=[{"layer": 0, "keep": 2, "threshold": 0}]
+        np.random.default_rng(0),
+        depth=3,
+        pruning=[{"layer": 0, "keep": 2, "threshold": 0}],
+        ffn2_rule="image",
     )
     compile(package, TINY, stages=(Stage(0, 2), Stage(1, 4)))
     with pytest.raises(

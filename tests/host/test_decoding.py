@@ -160,8 +160,11 @@ FORKED = """
 import os, threading
 import numpy as np
 from rowvit import decoding
-started, go_on = threading.Event(), threading.Event()
+decoding.MOST_BYTES = 1  # the room is what there always is, however much memory is free
+first_read, started, go_on = (threading.Event() for _ in range(3))
 def decode(number):
+    if number:
+        first_read.wait()  # or it might keep the room from the first
     with decoding.ROOM.taken(decoding.ROOM.size()):
         if number:
             started.set()
@@ -169,6 +172,7 @@ def decode(number):
         return np.zeros(600, np.uint8)
 images = decoding.decoded(range(9), decode, 9)
 next(images)
+first_read.set()
 waits = threading.Thread(target=decode, args=[0])
 started.wait()
 waits.start()  # at the entrance

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import re
 import socket
@@ -721,6 +722,7 @@ def test_a_lesson_that_is_forgotten_while_it_is_shown_a_photo(puppet):
         ("DELETE", "{}/photos/0", b"", 404, "the lesson has no photo 0"),
         ("DELETE", "{}/photos/" + "9" * 5000, b"", 404, "the lesson has no photo"),
         ("DELETE", "{}/photos/-1", b"", 404, "the lesson has no photo -1"),
+        ("DELETE", "{}/photos/0000000000", b"", 404, "the lesson has no photo"),
         (
             "POST",
             "{}/learn",
@@ -928,7 +930,17 @@ def test_more_lessons_than_may_learn(taught, held):
         until(lambda n=number: len(taught.service._learning) == n + 1)
     reply = pupils[4].ask("POST", "/learn")
     assert reply.status == 429 and reply.headers["retry-after"] == "1" and "4 lessons wait" in reply.error
+    for _ in range(5):
+        threads.append(threading.Thread(target=pupils[3].ask, args=("POST", "/learn")))
+        threads[-1].start()
+    until(lambda: taught.service.lessons.find(pupils[3].lesson).awaited == 8)
+    assert "8 requests wait for this lesson to learn" in pupils[3].ask("POST", "/learn").error
+    other = http.client.HTTPConnection("127.0.0.1", taught.port, HANG, source_address=("127.0.0.2", 0))
+    other.request("POST", f"/lessons/{pupils[4].lesson}/learn")  # an address of which none waits
+    until(lambda: len(taught.service._learning) == 5)
     go.set()
+    assert other.getresponse().status == 200
+    other.close()
     for thread in threads:
         thread.join(HANG)
     assert all(pupil.ask("GET").json["learned"]["photos"] == 9 for pupil in pupils[:4])

@@ -14,7 +14,9 @@ import socket
 import subprocess
 import sys
 import threading
-from contextlib import ExitStack, suppress
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
@@ -68,9 +70,9 @@ def servers(files):
             process.communicate()
 
 
-@pytest.fixture
-def balancer(servers, tmp_path):
-    """Nginx in front of them; its port."""
+@contextmanager
+def nginx_before(servers: Iterable[int], tmp_path: Path) -> Iterator[int]:
+    """Nginx in front of two ports; its own."""
     nginx = shutil.which("nginx", path=f"{os.environ['PATH']}:/usr/sbin")
     if nginx is None:
         pytest.skip("needs nginx (make test installs it)")
@@ -98,6 +100,49 @@ def balancer(servers, tmp_path):
     finally:
         process.terminate()
         process.wait(HANG)
+
+
+@pytest.fixture
+def balancer(servers, tmp_path):
+    with nginx_before(servers, tmp_path) as port:
+        yield port
+
+
+def test_what_is_asked_of_another_server(tmp_path):
+    """Only what is no lesson's, which the other does not have."""
+    asked: list[str] = []
+
+    class Full(BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(200 if self.path == "/v2/health/ready" else 503)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def do_POST(self):
+            asked.append(self.path)
+            self.do_GET()
+
+        def log_message(self, *arguments):
+            pass
+
+    paths = [
+        "/lessons/lesson-a/learn",
+        "/models/lesson-a/classify",
+        "/models/a/lessons",
+        "/models/a/classify",
+    ]
+    with ExitStack() as stack:
+        both = [stack.enter_context(ThreadingHTTPServer(("127.0.0.1", port), Full)) for port in free_ports(2)]
+        for one in both:
+            threading.Thread(target=one.serve_forever, daemon=True).start()
+            stack.callback(one.shutdown)
+        port = stack.enter_context(nginx_before([one.server_port for one in both], tmp_path))
+        for path in paths:
+            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=HANG)
+            connection.request("POST", path)
+            assert connection.getresponse().status == 503
+            connection.close()
+    assert asked == [*paths, paths[-1]]
 
 
 @pytest.mark.parametrize(

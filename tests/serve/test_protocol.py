@@ -415,6 +415,12 @@ def test_a_body_without_length_is_limited(golden):
         ({"outputs": [{"name": "masks"}]}, "there is no output 'masks'; use probabilities"),
         ({"outputs": [{"name": "label", "parameters": {"classification": 2}}]}, "'label' has no classes"),
         ({"parameters": {"timeout": -1}}, "the request's parameters.timeout is -1"),
+        ({"parameters": {"timeout": 10**400}}, "the request's parameters.timeout is 1000"),
+        ({"inputs.0.shape": [10**4000, 12, 12, 3]}, "the request's inputs.0.shape.0 is 1000"),
+        (
+            {"outputs": [{"name": "label"}, {"name": "alive"}, {"name": "label"}]},
+            "'label' is asked for twice",
+        ),
         ({"id": 7}, "the request's id is 7, but must be string"),
     ],
 )

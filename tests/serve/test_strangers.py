@@ -22,6 +22,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from puppet import command, port_of, serving
+from starlette.responses import Response
 from waiting import HANG, until
 
 from rowvit.serve import gate, server
@@ -327,6 +328,83 @@ def test_who_does_not_take_an_answer_is_left(networks, puppet, caplog):
         until(lambda: served.service.open_requests == 0)
 
 
+def test_an_answer_in_one_piece_goes_out_in_parts(networks, puppet, caplog):
+    """It counts until its client has taken it, which it must by the deadline."""
+    sent: list[bytes] = []
+
+    async def answer(scope, receive, send):
+        await Response(bytes(range(250)) * 1000)(scope, receive, send)
+
+    async def asked(own: gate.Gate, takes: int) -> None:
+        async def send(message):
+            if len(sent) == takes:
+                assert [one.size for one in own._bodies.all] == [250_000]
+                await anyio.sleep_forever()
+            sent.append(message.get("body", b""))
+
+        sent.clear()
+        scope = {"type": "http", "method": "GET", "path": "/x", "raw_path": b"/x", "query_string": b""}
+        scope |= {"headers": [], "client": ("127.0.0.2", 1), "scheme": "http"}
+        with anyio.fail_after(HANG):
+            await own(scope, None, send)
+
+    own = gate.Gate(answer, Service(networks, "sim", lambda: puppet, Limits(deadline=0.3)), None)
+    with caplog.at_level("INFO", "rowvit.serve"):
+        anyio.run(asked, own, 99)
+        assert b"".join(sent) == bytes(range(250)) * 1000 and max(map(len, sent)) < 70_000
+        anyio.run(asked, own, 2)
+    assert ["/x 200" in text for text in caplog.messages] == [True, False]
+    assert "/x 499" in caplog.messages[1] and not own._bodies.all
+
+
+def test_a_large_answer_for_which_there_is_no_room(networks, puppet):
+    """Its client gets a sentence in its place."""
+
+    async def answer(scope, receive, send):
+        await Response(bytes(3_000_000))(scope, receive, send)
+
+    def refused(request, error):
+        return Response(str(error), error.status)
+
+    async def main() -> None:
+        limits = Limits(body=1 << 20, bodies=4 << 20, deadline=0.3)
+        own = gate.Gate(answer, Service(networks, "sim", lambda: puppet, limits), refused)
+        own._bodies.all.add(gate._Body("127.0.0.3", 2_000_000, arrived=True))
+        scope = {"type": "http", "method": "GET", "path": "/x", "raw_path": b"/x", "query_string": b""}
+        scope |= {"headers": [], "client": ("127.0.0.2", 1), "scheme": "http"}
+
+        async def send(message):
+            sent.append(message)
+
+        with anyio.fail_after(HANG):
+            await own(scope, None, send)
+
+    sent: list[dict] = []
+    anyio.run(main)
+    assert sent[0]["status"] == 429 and b"too many large requests" in sent[1]["body"]
+
+
+def test_a_refused_body_is_not_taken_for_ever(networks, puppet):
+    """Its client gets the sentence, and may go on for a while, as it may look for it only then."""
+    with (
+        serving(networks, "sim", lambda: puppet, Limits(deadline=1.0)) as served,
+        half_open(served.port, bytes(10), 10**12) as other,
+    ):
+        other.settimeout(HANG)
+        assert b" 413 " in other.recv(4096)
+
+        def ended() -> bool:
+            try:
+                other.sendall(bytes(10))
+            except OSError:
+                return True
+            return False
+
+        assert not ended()
+        until(ended)
+        assert served.infer(PIXELS).status == 200
+
+
 @pytest.fixture(scope="session")
 def certificate(tmp_path_factory) -> Path:
     """A certificate for this computer and its key."""
@@ -559,6 +637,9 @@ def test_a_second_signal_does_not_wait(networks, puppet):
             served.server.handle_exit(signal.SIGTERM, None)
         until(lambda: not _listens(served.port))
         assert puppet.inside.is_set()
+        begin = time.monotonic()
+        until(lambda: served.service.open_requests == 0)
+        assert time.monotonic() - begin < 10  # and not at the deadline
         puppet.go.set()
         waiting.join(HANG)
 

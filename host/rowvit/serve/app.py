@@ -8,6 +8,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from PIL import Image
@@ -28,6 +29,8 @@ from rowvit.serve.query import body, flag, picture, seconds
 from rowvit.serve.refusal import Refusal
 from rowvit.serve.service import Classified, Service
 from rowvit.serve.teach import lesson_routes
+
+_LARGE = 1_000_000  # bytes of tensors that count while they are written, and not only when they go out
 
 
 def application(service: Service) -> ASGIApp:
@@ -141,10 +144,10 @@ async def _model_ready(request: Request) -> Response:
     return _whether_ready(service, name=_as_asked(request, network).name)
 
 
-async def _addressed(request: Request) -> tuple[Service, Network]:
-    """The network that the path names."""
+async def _addressed(request: Request, deadline: float | None = None) -> tuple[Service, Network]:
+    """The network that the path names, by the deadline."""
     service: Service = request.app.state.service
-    network = await service.network(request.path_params["model"])
+    network = await service.network(request.path_params["model"], deadline)
     version = request.path_params.get("version", protocol.VERSION)
     if version != protocol.VERSION:
         raise Refusal(404, f"{network.name} has no version '{version[:20]}'", f"use {protocol.VERSION}")
@@ -157,8 +160,8 @@ def _as_asked(request: Request, network: Network) -> Network:
 
 
 async def _infer(request: Request) -> Response:
-    service, network = await _addressed(request)
-    begin = service.deadline()
+    begin = request.app.state.service.deadline()
+    service, network = await _addressed(request, begin)
     header = request.headers.get(protocol.HEADER)
     asked = protocol.read_request(await body(request), header, network, _counted(service), service.frontend)
     entered = time.monotonic()
@@ -171,26 +174,31 @@ async def _infer(request: Request) -> Response:
         raise
     request.state.note = f"model={network.name} images={len(answers)} batch={answers[0].result.batch}"
     results = [answer.result for answer in answers]
-    content, length = protocol.write_response(_as_asked(request, network), asked, results)
+    write = partial(protocol.write_response, _as_asked(request, network), asked, results)
+    if (size := protocol.largest(asked)) > _LARGE:
+        request.state.sends(size)
+        content, length = await asyncio.to_thread(write)
+    else:
+        content, length = write()
     if length is None:
         return Response(content, media_type="application/json")
     return Response(content, headers={protocol.HEADER: str(length)}, media_type="application/octet-stream")
 
 
 async def _classify(request: Request) -> Response:
-    service, network = await _addressed(request)
+    deadline = request.app.state.service.deadline(seconds(request))
+    service, network = await _addressed(request, deadline)
     explained = flag(request, "explain")
     drawn = "image/png" in request.headers.get("accept", "")
-    deadline = service.deadline(seconds(request))
     data, photo = await picture(request)
     (one,) = await service.classify([request.path_params["model"]], data, deadline)
-    explanation = await service.explain(one) if explained or drawn else None
+    explanation = await service.explain(one, deadline) if explained or drawn else None
     request.state.note = f"model={network.name} images=1 batch={one.answer.result.batch}"
     document = service.document(one, explanation, photo)
     if not drawn:
         return JSONResponse(document)
-    shown = await service.beside(cards.shown, data, one, service.frontend)
-    png = await service.beside(_card, shown, one, explanation, source(document))
+    shown = await service.within(deadline, service.beside(cards.shown, data, one, service.frontend))
+    png = await service.within(deadline, service.beside(_card, shown, one, explanation, source(document)))
     return Response(png, media_type="image/png")
 
 

@@ -15,11 +15,12 @@ import math
 import re
 import time
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 import anyio
+from starlette.datastructures import Headers
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -41,6 +42,7 @@ _GUESSES, _PENANCE = 10, 60.0  # wrong tokens from an address in so many seconds
 _ADDRESSES = 4096  # whose wrong tokens are remembered, at most
 #: bytes of a large body, which are given back to the system after so many seconds
 _LARGE, _SOON = 1_000_000, 0.1
+_PART = 64 << 10  # bytes of an answer that are sent at once; a larger one counts as a body does
 _ODD = re.compile(r"[^0-9A-Za-z.:%_-]")  # of an address
 _LESSON = re.compile(rf"{PREFIX}[A-Za-z0-9_-]+")
 _HEADERS = [
@@ -198,22 +200,40 @@ class Gate:
             own.sends = own.arrived = True
             self._bodies.add(own, size - own.size, max(limits.bodies, size))  # one there is room for, alone
 
+        until = math.inf  # that its client must have taken the answer
+
         async def noted(message: Message) -> None:
-            nonlocal status
+            nonlocal status, until
             if message["type"] == "http.response.start":
                 status = message["status"]
                 last = [(b"connection", b"close")] if self.service.stopping else []
                 message["headers"] = [*message["headers"], *_HEADERS, *last]
+                size = int(Headers(raw=message["headers"]).get("content-length", "0"))
+                if size > _PART and not own.sends:
+                    try:
+                        await counted(size)
+                    except Refusal as refusal:
+                        status = refusal.status
+                        await self._refused(request, refusal)(scope, receive, send)
+                        whole.cancel()
+                        await anyio.sleep_forever()
+                until = time.monotonic() + limits.deadline * (1 + size // _LARGE)
             taken = False
-            with anyio.move_on_after(limits.deadline) as waiting:
+            with anyio.move_on_after(max(0.0, until - time.monotonic())) as waiting:
                 own.scope = waiting
-                await send(message)
+                # a part waits until the one before is taken, and what is written is in buffers
+                for part in _parts(message):
+                    await send(part)
                 taken = True
             own.scope = None
             if own.displaced or not taken:
                 status = LEFT
                 whole.cancel()
                 await anyio.sleep_forever()
+
+        async def counted(size: int) -> None:
+            own.sends = own.arrived = True
+            await self._bodies.let_in(own, size - own.size, max(limits.bodies, size), limits.deadline)
 
         async def limited() -> Message:
             if own.arrived:
@@ -334,6 +354,17 @@ class Gate:
         note = scope["state"]["note"]
         who = _ODD.sub("?", str(client[0])[:60])  # a proxy may say anything
         LOG.info("%s %s %s %d %.1f ms %s", who, scope["method"], path, status, 1e3 * seconds, note)
+
+
+def _parts(message: Message) -> Iterator[Message]:
+    """A message of an answer, in parts where its body is large."""
+    body = message.get("body", b"")
+    if len(body) <= _PART:
+        yield message
+        return
+    for first in range(0, len(body), _PART):
+        more = message.get("more_body", False) or first + _PART < len(body)
+        yield {**message, "body": body[first : first + _PART], "more_body": more}
 
 
 def _length(request: Request) -> int:

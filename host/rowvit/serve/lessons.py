@@ -87,6 +87,7 @@ class Lesson:
     learned: Learned | None = None
     learning: int = 0  #: times that it is learning now, or waits to: at most one of each
     waiting: asyncio.Future[Learned] | None = None  #: what others may join, as it has not begun
+    awaited: int = 0  #: requests that wait for it to have learned
     _last: int = -1
     _coming: list[str] = field(default_factory=list)  # classes of photos on their way
 

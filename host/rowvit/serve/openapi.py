@@ -31,12 +31,14 @@ def _ref(name: str) -> dict[str, Any]:
 
 
 TEXT, NUMBER, INTEGER, TRUTH = ({"type": t} for t in ("string", "number", "integer", "boolean"))
-_SIZE = {"type": "integer", "minimum": 0}
+_MOST = 2**53  # that every language's numbers hold
+_SIZE = {"type": "integer", "minimum": 0, "maximum": _MOST}
+_SIDE = {"type": "integer", "minimum": -1, "maximum": _MOST}
 _DATA = {"type": "array", "description": "Flat or nested; left out if the tensor follows in binary"}
 
 
 def _tensors(**more: Any) -> dict[str, Any]:
-    tensor = _object("name datatype shape", name=TEXT, datatype=TEXT, shape=_list(INTEGER), **more)
+    tensor = _object("name datatype shape", name=TEXT, datatype=TEXT, shape=_list(_SIDE), **more)
     return _list(tensor)
 
 
@@ -90,7 +92,7 @@ SCHEMAS: dict[str, Any] = {
         id=TEXT,
         parameters=_object(
             binary_data_output=TRUTH,
-            timeout={"type": "integer", "minimum": 0, "description": "Microseconds until the answer"},
+            timeout={**_SIZE, "description": "Microseconds until the answer"},
         ),
         inputs=_TENSORS,
         outputs=_list(

@@ -27,6 +27,7 @@ from rowvit.serve import cards
 from rowvit.serve.answers import EVIDENCE, Explanation
 from rowvit.serve.metrics import WINDOW
 from rowvit.serve.query import form, named
+from rowvit.serve.refusal import Refusal
 from rowvit.teach.lesson import FEWEST
 
 if TYPE_CHECKING:
@@ -155,7 +156,7 @@ async def _answer(request: Request) -> Response:
     result = found[0].answer.result
     models = ",".join(one.network.name for one in found)
     request.scope["state"]["note"] = f"model={models} images={len(found)} batch={result.batch}"
-    columns = [await _column(service, data, one, frame, "" if frame else photo) for one in found]
+    columns = [await _column(service, data, one, frame, "" if frame else photo, deadline) for one in found]
     cycled = [column["document"].get("cycles", {}).get("layers", ()) for column in columns]
     return _render(
         request,
@@ -166,9 +167,18 @@ async def _answer(request: Request) -> Response:
     )
 
 
-async def _column(service: Service, data: bytes, one: Classified, frame: str, photo: str) -> dict[str, Any]:
-    explanation = None if frame else await service.explain(one)
-    return await service.beside(_draw, service, data, one, explanation, frame, photo)
+async def _column(
+    service: Service, data: bytes, one: Classified, frame: str, photo: str, deadline: float
+) -> dict[str, Any]:
+    """By the deadline; what the integer reference adds may be missing, and is said to be."""
+    explanation = None
+    if not frame:
+        try:
+            explanation = await service.explain(one, deadline)
+        except Refusal as refusal:
+            one.said.append(f"attention is left out: {refusal}")
+    drawing = service.beside(_draw, service, data, one, explanation, frame, photo)
+    return await service.within(deadline, drawing)
 
 
 def _draw(

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Any
 
@@ -40,6 +40,8 @@ _CONFIG_TYPES = {
     kind: f"TYPE_{'STRING' if kind == 'BYTES' else kind}"
     for kind in ("UINT8", "BOOL", "INT16", "INT64", "FP32", "BYTES")
 }
+#: bytes that a number of an answer takes, at most, while it is written: twice itself, or its text
+_BINARY, _TEXT = 16, 48
 _TYPES = {"UINT8": "u1", "BOOL": "?", "INT16": "<i2", "INT64": "<i8", "FP32": "<f4"}
 
 
@@ -154,6 +156,7 @@ def repository_index(networks: Iterable[Network], trouble: str, ready: bool) -> 
 
 def statistics(found: Iterable[Statistics]) -> dict[str, Any]:
     """What was answered, as Triton counts it; pixels come decoded, so that input and output take nothing."""
+    found = [replace(one, batches=dict(one.batches)) for one in found]  # which the engine's thread adds to
 
     def spent(count: int, seconds: float) -> dict[str, int]:
         return {"count": count, "ns": round(1e9 * seconds)}
@@ -316,11 +319,13 @@ def _wanted(message: dict[str, Any], there: dict[str, Output]) -> list[tuple[Out
     binary = message.get("parameters", {}).get("binary_data_output", False)
     if not message.get("outputs"):
         return [(output, binary, 0) for output in there.values()]
-    found = []
+    found: list[tuple[Output, bool, int]] = []
     for asked in message["outputs"]:
         if asked["name"] not in there:
             raise Refusal(400, f"there is no output '{asked['name'][:40]}'", f"use {', '.join(there)}")
         output, parameters = there[asked["name"]], asked.get("parameters", {})
+        if any(output is other for other, _, _ in found):
+            raise Refusal(400, f"output '{output.name}' is asked for twice", "ask once")
         count = int(parameters.get("classification", 0))
         if count and output.name not in ("probabilities", "logits"):
             raise Refusal(400, f"output '{output.name}' has no classes", "ask for those of probabilities")
@@ -331,9 +336,18 @@ def _wanted(message: dict[str, Any], there: dict[str, Output]) -> list[tuple[Out
 # -- responses ----------------------------------------------------------------------------------------
 
 
+def largest(request: Request) -> int:
+    """Bytes that its answer takes while it is written, at most, but for labels."""
+    numbers = [
+        (math.prod(output.shape), _BINARY if binary and not count else _TEXT)
+        for output, binary, count in request.wanted
+    ]
+    return len(request.images) * sum(count * size for count, size in numbers)
+
+
 def write_response(network: Network, request: Request, results: Sequence[Result]) -> tuple[bytes, int | None]:
     """The body of the answer, and the length of the JSON in it if binary tensors follow."""
-    described: list[dict[str, Any]] = []
+    described: list[str] = []
     binaries: list[bytes] = []
     for output, binary, count in request.wanted:
         values = [output.value(result) for result in results]
@@ -346,19 +360,22 @@ def write_response(network: Network, request: Request, results: Sequence[Result]
         if datatype == "BYTES":
             texts = [text for value in values for text in (value if isinstance(value, list) else [value])]
             raw = b"".join(len(text).to_bytes(4, "little") + text for text in texts)
+            rows: Iterable[list[Any]] = [[text.decode() for text in texts]]
         else:
             array = np.array(values, _TYPES[datatype]).reshape(shape)
             raw = array.tobytes() if binary else b""
+            rows = (row.ravel().tolist() for row in array)  # of one image after the other: lists are large
         if binary:
             tensor["parameters"] = {"binary_data_size": len(raw)}
             binaries.append(raw)
+            described.append(json.dumps(tensor))
         else:
-            tensor["data"] = [t.decode() for t in texts] if datatype == "BYTES" else array.ravel().tolist()
-        described.append(tensor)
-    answer = {"model_name": network.name, "model_version": VERSION, "outputs": described}
+            data = ", ".join(json.dumps(row)[1:-1] for row in rows)
+            described.append(f'{json.dumps(tensor)[:-1]}, "data": [{data}]}}')
+    answer = {"model_name": network.name, "model_version": VERSION}
     if request.identifier:
         answer["id"] = request.identifier
-    header = json.dumps(answer).encode()
+    header = f'{json.dumps(answer)[:-1]}, "outputs": [{", ".join(described)}]}}'.encode()
     return header + b"".join(binaries), len(header) if binaries else None
 
 

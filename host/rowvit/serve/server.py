@@ -95,7 +95,9 @@ class _Protocol(H11Protocol):
     """Also closes connections that do not say what they want, and those for which there is no room."""
 
     doors: Doors
+    patience: float
     _late: asyncio.TimerHandle | None = None
+    _rest: asyncio.TimerHandle | None = None  # of a body that was refused before it was here
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -111,8 +113,20 @@ class _Protocol(H11Protocol):
         elif self._late is None:  # the start of a request
             self._wait()
 
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        # its client may look for the answer only behind the body, which is dropped, but not for ever
+        if self.conn.their_state is h11.SEND_BODY and not self.transport.is_closing():
+            self._rest = self.loop.call_later(self.patience, self._cut, self.cycle)
+
+    def _cut(self, refused: object) -> None:
+        if self.cycle is refused and self.conn.their_state is h11.SEND_BODY:
+            self.transport.abort()
+
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_waiting()
+        if self._rest is not None:
+            self._rest.cancel()
         self.doors.leave(self)
         super().connection_lost(exc)
 
@@ -198,9 +212,12 @@ class _Server(uvicorn.Server):
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         super().handle_exit(sig, frame)
-        if self._until == math.inf:  # a second signal does not wait
+        if self._until == math.inf:
             self._service.stopping, self.should_exit = True, False
             self._until = time.monotonic() + self._service.limits.deadline
+        else:  # a second signal does not wait
+            self.config.timeout_graceful_shutdown = 0
+            self._service.patience = 0.0
 
     async def on_tick(self, counter: int) -> bool:
         ended = await super().on_tick(counter)
@@ -226,7 +243,9 @@ def bound(host: str, port: int) -> socket.socket:
 def http_server(service: Service, certificate: tuple[Path, Path] | None = None) -> uvicorn.Server:
     """What serves a service whose engine has started, with a ``certificate`` and its key by HTTPS."""
     doors = Doors(service.limits.connections)
-    protocol: type[asyncio.Protocol] = type("Protocol", (_Protocol,), {"doors": doors})
+    protocol: type[asyncio.Protocol] = type(
+        "Protocol", (_Protocol,), {"doors": doors, "patience": service.limits.deadline}
+    )
     if certificate:  # by the server's own TLS, what has no handshake yet would not be counted
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
         context.load_cert_chain(*certificate)

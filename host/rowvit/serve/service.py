@@ -24,7 +24,7 @@ from rowvit.measure.power.instrument import Instrument, Wanted
 from rowvit.measure.power.instruments import open_instrument
 from rowvit.processors import processors
 from rowvit.serve.answers import Explanation, document, explain
-from rowvit.serve.engine import InferenceQueue, TimedResult
+from rowvit.serve.engine import ADDRESS, InferenceQueue, TimedResult
 from rowvit.serve.lessons import PREFIX, Learned, Lesson, LessonLimits, Lessons, learned
 from rowvit.serve.metrics import Metrics
 from rowvit.serve.networks import Network
@@ -42,6 +42,8 @@ LOG = logging.getLogger("rowvit.serve")
 _EXPLAINED = 4  # explanations that may wait
 _READING = 0.5  # seconds between two of the sensor
 _LEARNING = 4  # lessons that may wait to learn
+_NEW = 4  # more of them, of addresses of which none waits
+_AWAITED = 8  # requests that may wait for one lesson
 _SWEEP = 60.0  # seconds between two looks for idle lessons
 _HEADER = 1 << 20  # bytes of a package besides its tensors, at most
 T = TypeVar("T")
@@ -108,6 +110,8 @@ class Service:
         That have begun and are not answered.
     stopping : bool
         Whether the server answers what has begun, and refuses the rest.
+    patience : float
+        Seconds that `close` waits for the core.
     """
 
     def __init__(
@@ -144,13 +148,13 @@ class Service:
         self._teacher = ThreadPoolExecutor(1, "teacher")
         self._waiting = 0  # bytes of pixels
         self._explaining = 0
-        self._learning: set[Lesson] = set()  # those that learn or wait to
+        self._learning: dict[Lesson, str] = {}  # those that learn or wait to, and for which address
         self._teaching = asyncio.Lock()  # of the one that learns
         self._goldens: WeakKeyDictionary[Network, tuple[Golden, Program | None]] = WeakKeyDictionary()
         self.lessons, self.clock = Lessons(self.limits.lessons, clock), clock
         own = socket.gethostname().lower()
         self.names, self.allowed = frozenset(("localhost", own, f"{own}.local")), frozenset(allowed)
-        self.open_requests, self.stopping = 0, False
+        self.open_requests, self.stopping, self.patience = 0, False, self.limits.deadline
 
     @property
     def config(self) -> HardwareConfig:
@@ -161,13 +165,14 @@ class Service:
     def frontend(self) -> str:
         return self.engine.target.frontend
 
-    async def network(self, name: str) -> Network:
+    async def network(self, name: str, deadline: float | None = None) -> Network:
         """A network by its name, or that of a lesson by the lesson's identifier.
 
-        `Refusal` 404 if there is none, 409 if the lesson has not learned yet.
+        `Refusal` 404 if there is none, 409 if the lesson has not learned yet, 504 if its network is still
+        being compiled at the deadline.
         """
         if name.startswith(PREFIX) and name not in self.networks:
-            return await self._taught(self.lessons.find(name))
+            return await self._taught(self.lessons.find(name), deadline or self.deadline())
         return self.served(name)
 
     def served(self, name: str) -> Network:
@@ -178,7 +183,7 @@ class Service:
 
     def close(self) -> None:
         """Finish what waits, and close the target."""
-        self.engine.stop(self.limits.deadline)
+        self.engine.stop(self.patience)
         self._decoders.shutdown(wait=False, cancel_futures=True)
         self._reference.shutdown(wait=False, cancel_futures=True)
         self._teacher.shutdown(wait=False, cancel_futures=True)
@@ -204,7 +209,7 @@ class Service:
         `Refusal` if there is no room, the data is no picture, a network is unknown, or the core fails or is
         late.
         """
-        networks = [await self.network(name) for name in names]
+        networks = [await self.network(name, deadline) for name in names]
         with self.engine.place(len(networks)) as place:
             found = [
                 await self.within(deadline, self.beside(pixels_of, data, network.meta, self.frontend))
@@ -235,13 +240,23 @@ class Service:
         finally:
             self._waiting -= size
 
-    async def explain(self, one: Classified) -> Explanation | None:
-        """What the integer reference adds; None of a compiled program, and while others wait for theirs."""
-        if one.network.package is None or self._explaining >= _EXPLAINED:
+    async def explain(self, one: Classified, deadline: float) -> Explanation | None:
+        """What the integer reference adds; None of a compiled program, which is said of the picture.
+
+        `Refusal` 429 while others wait for theirs, 504 after the deadline.
+        """
+        if one.network.package is None:
+            one.said.append("attention is not known: the network is a compiled program")
             return None
+        if self._explaining >= _EXPLAINED:
+            raise Refusal(429, f"{_EXPLAINED} explanations are waited for already", "try again in 1 s", 1)
         self._explaining += 1
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._reference, self._explain, one)
+            explaining = asyncio.get_running_loop().run_in_executor(self._reference, self._explain, one)
+            late = Refusal(
+                504, "the integer reference was not done in time", "allow more time, or do without"
+            )
+            return await self.within(deadline, explaining, late)
         finally:
             self._explaining -= 1
 
@@ -278,15 +293,20 @@ class Service:
         the core, 504 after the deadline: it then goes on, and the lesson will have learned.
         """
         lesson.require_enough()
-        if lesson not in self._learning and len(self._learning) >= _LEARNING:
-            raise Refusal(429, f"{_LEARNING} lessons wait to learn already", "try again in 1 s", 1)
+        waiting, address = len(self._learning), ADDRESS.get()
+        new = waiting < _LEARNING + _NEW and address not in self._learning.values()
+        if lesson not in self._learning and waiting >= _LEARNING and not new:
+            raise Refusal(429, f"{waiting} lessons wait to learn already", "try again in 1 s", 1)
+        if lesson.awaited >= _AWAITED:
+            raise Refusal(429, f"{_AWAITED} requests wait for this lesson to learn", "try again in 1 s", 1)
         if lesson.waiting is None:
-            self._learning.add(lesson)
+            self._learning[lesson] = address
             lesson.learning += 1
             lesson.waiting = asyncio.ensure_future(self._learn_in_turn(lesson))
             lesson.waiting.add_done_callback(partial(self._has_learned, lesson))
         learning = lesson.waiting
         left = max(0.0, deadline - time.monotonic())
+        lesson.awaited += 1
         try:
             await asyncio.wait_for(asyncio.shield(learning), left)
         except asyncio.TimeoutError as error:
@@ -297,6 +317,8 @@ class Service:
             raise
         except RowvitError as error:
             raise Refusal(400, error.message, error.advice) from error
+        finally:
+            lesson.awaited -= 1
 
     async def _learn_in_turn(self, lesson: Lesson) -> Learned:
         """From the photos that there are when its turn has come."""
@@ -315,12 +337,12 @@ class Service:
         """In the order in which lessons began, also where nobody waits any more."""
         lesson.learning -= 1
         if not lesson.learning:
-            self._learning.discard(lesson)
+            self._learning.pop(lesson, None)
         if not learning.cancelled() and learning.exception() is None:
             lesson.learned = learning.result()
             self.lessons.sweep()
 
-    async def _taught(self, lesson: Lesson) -> Network:
+    async def _taught(self, lesson: Lesson, deadline: float) -> Network:
         """The network of a lesson, compiled again if it was put away."""
         if lesson.learned is None:
             raise Refusal(409, "the lesson has not learned yet", "let it learn first")
@@ -332,12 +354,8 @@ class Service:
                     self._teacher, lesson.network.taught, found.package, self._compiled_for
                 )
                 found.coming.add_done_callback(partial(self._has_compiled, found))
-            try:
-                network = await asyncio.wait_for(asyncio.shield(found.coming), self.limits.deadline)
-            except asyncio.TimeoutError as error:
-                raise Refusal(
-                    504, "the lesson's network is still being compiled", "try again later"
-                ) from error
+            late = Refusal(504, "the lesson's network is still being compiled", "try again later")
+            network = await self.within(deadline, asyncio.shield(found.coming), late)
         return network
 
     def _has_compiled(self, found: Learned, coming: asyncio.Future[Network]) -> None:
@@ -365,13 +383,13 @@ class Service:
                 room = max(room, tensors + (own.photos + own.classes) * (dim + 8) + familiar + _HEADER)
         return max(self.limits.body, room)
 
-    async def within(self, deadline: float, work: Awaitable[T]) -> T:
-        """Wait for work with a picture; `Refusal` 504 after the deadline, and it is not begun any more."""
+    async def within(self, deadline: float, work: Awaitable[T], late: Refusal | None = None) -> T:
+        """Wait for work, by default with a picture; ``late`` after the deadline: it is not begun any more."""
         try:
             return await asyncio.wait_for(work, max(0.0, deadline - time.monotonic()))
         except asyncio.TimeoutError as error:
-            raise Refusal(
-                504, "the picture was not decoded in time: others are before it", "allow more time"
+            raise late or Refusal(
+                504, "the picture was not decoded or drawn in time: others are before it", "allow more time"
             ) from error
 
     async def beside(self, function: Callable[..., T], *arguments: Any) -> T:

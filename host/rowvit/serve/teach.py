@@ -7,10 +7,9 @@ What has learned is classified by as any network is, with the lesson's identifie
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator
 
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from rowvit.serve.engine import ADDRESS
@@ -19,8 +18,6 @@ from rowvit.serve.query import body, flag, picture, seconds
 from rowvit.serve.refusal import Refusal
 from rowvit.serve.service import Service
 from rowvit.teach.lesson import NAME
-
-_PART = 64 << 10  # bytes of a package that are sent at once
 
 
 def lesson_routes() -> list[Route]:
@@ -102,7 +99,7 @@ async def _drop(request: Request) -> Response:
 async def _remove(request: Request) -> Response:
     service, lesson = _addressed(request)
     number = request.path_params["photo"]
-    lesson.remove(int(number[:9]) if number.isdecimal() else -1)
+    lesson.remove(int(number) if number.isdecimal() and len(number) < 10 else -1)
     return _said(service, lesson)
 
 
@@ -121,16 +118,5 @@ async def _package(request: Request) -> Response:
     data = await service.beside(package.encode, name)
     request.state.sends(len(data))
     file = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.") or "taught"
-    headers = {
-        "Content-Disposition": f'attachment; filename="{file}.safetensors"',
-        "Content-Length": str(len(data)),
-    }
-    return StreamingResponse(_parts(data), headers=headers, media_type="application/octet-stream")
-
-
-async def _parts(data: bytes) -> AsyncIterator[bytes]:
-    """So that what a slow client has not taken yet does not wait in the server's buffers, where nobody counts
-    it.
-    """
-    for first in range(0, len(data), _PART):
-        yield data[first : first + _PART]
+    headers = {"Content-Disposition": f'attachment; filename="{file}.safetensors"'}
+    return Response(data, headers=headers, media_type="application/octet-stream")

@@ -174,6 +174,7 @@ form.addEventListener("submit", (event) => {
   if (example) asked(() => fields(null, { example }));
   else take([...photo.files]);
 });
+photo.addEventListener("click", () => (photo.value = "")); // the same may be chosen again
 photo.addEventListener("change", () => take([...photo.files]));
 for (const name of ["model", "other"])
   byId(name)?.addEventListener("change", () => again && again());
@@ -191,7 +192,8 @@ let again = null; // asks the last question anew, as for another network
 
 function take(files) {
   const seen = files.filter((file) => !file.name.startsWith(".") || files.length === 1);
-  const pictures = seen.filter((file) => file.type.startsWith("image/") || files.length === 1);
+  // browsers do not know the types of all pictures; the server does
+  const pictures = seen.filter(({ type }) => !type || type.startsWith("image/") || files.length === 1);
   camera.stop();
   if (pictures.length === 1) one(pictures[0]);
   else if (pictures.length) many(pictures.slice(0, MOST), files.length);

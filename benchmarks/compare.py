@@ -56,11 +56,13 @@ def main(
             ways = baseline.ways(network(name).meta, batches=sizes)
             speeds += [(name, speed) for speed in baseline.measure(ways, seconds)]
     _print_simulated(simulated, config)
-    _print_cpu(speeds, machine)
+    disturbed = _print_cpu(speeds, machine)
     if json_file:
         json_file.parent.mkdir(parents=True, exist_ok=True)
         json_file.write_text(json.dumps(_record(simulated, speeds, machine, config), indent=1) + "\n")
         OUT.print(f"\n{json_file} holds all figures", highlight=False)
+    if keep and disturbed:
+        raise SystemExit("nothing is recorded: other programs may have taken this CPU's time")
     if keep:
         ways: dict[str, dict[str, float]] = {}
         for name, speed in speeds:
@@ -92,8 +94,8 @@ def _print_simulated(simulated: list[Cycles], config: str) -> None:
     OUT.print(table, highlight=False)
 
 
-def _print_cpu(speeds: list[tuple[str, baseline.Speed]], machine: dict[str, Any]) -> None:
-    """A row per way of running, a column per network."""
+def _print_cpu(speeds: list[tuple[str, baseline.Speed]], machine: dict[str, Any]) -> bool:
+    """A row per way of running, a column per network; whether one was disturbed."""
     names = list(dict.fromkeys(name for name, _ in speeds))
     table = Table("runtime", "threads", "batch", box=None, pad_edge=False)
     for name in names:
@@ -123,6 +125,7 @@ def _print_cpu(speeds: list[tuple[str, baseline.Speed]], machine: dict[str, Any]
         OUT.print(
             f"* other programs may have taken this CPU's time: {reason}", soft_wrap=True, highlight=False
         )
+    return any(marks.values())
 
 
 def _record(

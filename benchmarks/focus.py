@@ -33,16 +33,18 @@ def main(
     """Print, for each pruning, how many patches are kept and which share of them is on the subject."""
     package, photos = read_package(model), open_data(data, "test")
     side, patch = package.arch["image_size"], package.arch["patch_size"]
+    taken = package.meta["preprocessing"]
+    how = taken["resize"], taken.get("crop", 1.0)
     steps = package.meta["pruning"]
     kept = np.zeros(len(steps))
     hits = np.zeros(len(steps))
     covered = 0.0
     right = 0
     for index, label in enumerate(photos.labels):
-        fine = Image.fromarray(photos.pixels([index], FINER * side)[0])
+        fine = Image.fromarray(photos.pixels([index], FINER * side, *how)[0])
         share = on_patches(np.asarray(subject(fine))[None], FINER * patch)[0]
         covered += share.mean()
-        (result,) = run(package, patchify(photos.pixels([index], side), patch))
+        (result,) = run(package, patchify(photos.pixels([index], side, *how), patch))
         right += result.top1 == label
         for step, tokens in enumerate(result.kept):
             patches = tokens[tokens >= package.arch.get("prefix", 1)] - package.arch.get("prefix", 1)
@@ -52,6 +54,8 @@ def main(
     print(f"| (all) | {share.size} | {100 * covered / len(photos):.1f} % of the pixels |")
     figures = {"all": {"patches": share.size, "on_subject": 100 * covered / len(photos)}}
     for step, number, hit in zip(steps, kept, hits, strict=True):
+        if not number:  # the class token alone stays
+            continue
         print(f"| {step['layer']} | {number / len(photos):.1f} | {100 * hit / number:.1f} % |")
         found = {"patches": number / len(photos), "on_subject": 100 * hit / number}
         figures[f"behind layer {step['layer']}"] = found

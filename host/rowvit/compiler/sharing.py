@@ -18,6 +18,7 @@ from rowvit.hardware.memory import Memory
 _PROBABILITIES, _HIDDEN, _ROWS = 0.9, 0.25, 0.6
 #: more images must gain this much: they take memory, and the first one's answer comes later
 _WORTH = 0.999
+_STARTS = 24  #: layers with which a stage may begin: beyond, trying them all takes minutes
 
 
 def choose(plan: Plan, batch: int, without: Collection[Stages] = ()) -> Stages:
@@ -42,6 +43,7 @@ def choose(plan: Plan, batch: int, without: Collection[Stages] = ()) -> Stages:
 def candidates(plan: Plan, batch: int) -> Iterator[Stages]:
     """Stages that fit."""
     starts = [0, *(layer + 1 for layer, (before, after) in enumerate(plan.bounds[:-1]) if after < before)]
+    starts = starts[:: -(-len(starts) // _STARTS)]
 
     def extend(stages: Stages, left: list[int]) -> Iterator[Stages]:
         if not left:

@@ -8,6 +8,10 @@ gives, and ``steps`` are those of a residual step. Pooling by attention has ``he
 ``row_heads`` give an answer for each of some tokens, which ``rows`` names (`ROWS`): ``scores``, the steps to
 a number for each of its ``names``, and maybe ``boxes``, the steps to a box: its middle (x, y), width and
 height as shares of the image's. `rowvit.reference.head` evaluates both.
+
+Tensors, all float32: weight ([in, out] of a linear step, or gains) and bias of every step with a ``name``,
+below ``host_head.{name}.``, ``row_heads.scores.{name}.`` and ``row_heads.boxes.{name}.``; of pooling by
+attention host_head.pool.score [D, heads], .weight [D, D] and .bias [D] (docs/numerics.md, section 8).
 """
 
 from __future__ import annotations

@@ -51,8 +51,8 @@ pre.mult uint16 [D]; with ``rotary`` rope.table int16 [coordinates, hd / 4, 2], 
 even and for odd pairs of channels; with ``taught``, if it has ``photos``, taught.seen int8 [photos, D], what
 the head sees of each photo, and taught.labels uint16 [photos], their classes; if it has ``recordings``,
 taught.recordings uint16 [photos], which of them belong together; if it has ``before``, taught.before float32
-[D, D], a covariance. Head h of attention owns channels h*hd .. (h+1)*hd-1 of q, k
-and v.
+[D, D], a covariance; with ``host_head`` and ``row_heads`` those of `formats.head`. Head h of attention owns
+channels h*hd .. (h+1)*hd-1 of q, k and v.
 """
 
 from __future__ import annotations

@@ -53,10 +53,10 @@ lane 2p + 1: it becomes 0, and 2p + 1 the product of both, or 0 if the gate is n
 Dependencies. Every engine counts the operations it has completed since start. `dep[e] = X`
 without chain: wait until engine e has completed X operations of this pass. With chain: before
 band p, wait until engine e has completed X operations, or X - 1 and more than p bands of the
-X-th; of LOAD, EXEC and SELECT, which do not count bands, X operations. `dep[e] = NO_DEP` is always
-satisfied; negative values reach into the previous pass. The numbers go round, and a pass has at most
-16,128 operations of an engine, so that none is taken for another. An instruction may depend only on
-instructions before it in the program.
+X-th; of LOAD, EXEC and SELECT, which do not count bands, X operations. `dep[e] = NO_DEP` (0x8000) is always
+satisfied; negative values, from -16,383 on, reach into the previous pass. The numbers go round, and a pass
+has at most 16,128 operations of an engine, so that none is taken for another. An instruction may depend
+only on instructions before it in the program.
 
 Weight lines. A multiplier takes the weights of an even lane and of the odd one after it as one number
 w0 + 2^17 w1. A line holds, for every such pair, the bytes w0 and w1 - (w0 < 0); weights are in -127..127.

@@ -15,11 +15,12 @@ from rowvit.model.store import load_state
 from rowvit.model.vit import VisionTransformer, ViTConfig
 
 
-def resize(model: VisionTransformer, image_size: Size) -> VisionTransformer:
-    """The network for another image size: position embeddings of patches interpolated (bicubic, antialiased).
+def resize(model: VisionTransformer, image_size: Size, antialias: bool = True) -> VisionTransformer:
+    """The network for another image size: position embeddings of patches interpolated (bicubic).
 
-    Rotary positions are spread over the same angles. A pruning schedule keeps the same shares of the patches;
-    thresholds of scores, which are shares of attention and so smaller among more tokens, stay as they are.
+    With ``antialias`` they are as timm's, without it as transformers'. Rotary positions are spread over the
+    same angles. A pruning schedule keeps the same shares of the patches; thresholds of scores, which are
+    shares of attention and so smaller among more tokens, stay as they are.
 
     Raises
     ------
@@ -38,7 +39,7 @@ def resize(model: VisionTransformer, image_size: Size) -> VisionTransformer:
     new = replace(new, pruning=tuple(step | {"keep": keep} for step, keep in steps))
     first, last = model.pos_embed[:, : config.prefix], model.pos_embed[:, config.prefix :]
     table = last.reshape(1, *config.grid, -1).permute(0, 3, 1, 2)
-    table = nn.functional.interpolate(table, size=new.grid, mode="bicubic", antialias=True)
+    table = nn.functional.interpolate(table, size=new.grid, mode="bicubic", antialias=antialias)
     table = table.flatten(2).transpose(1, 2)
     changes = {"pos_embed": torch.cat([first, table], dim=1)}
     if model.rope is not None:

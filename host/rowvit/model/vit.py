@@ -455,7 +455,9 @@ class VisionTransformer(nn.Module):
     def embed(self, images: Tensor, observe: Observer = _ignore) -> Tensor:
         """Residual stream [B, tokens, D] before the first block, for normalised images [B, 3, H, W]."""
         x = self.patch_embed(images)
-        x = torch.cat([self.cls_token.expand(len(x), -1, -1), x], dim=1) + self.pos_embed
+        if self.config.prefix:  # onnxruntime mistakes the shape of one with none
+            x = torch.cat([self.cls_token.expand(len(x), -1, -1), x], dim=1)
+        x = x + self.pos_embed
         if self.config.pre_norm:
             observe("sum.embed", x)
             x = self.norm_pre(x)

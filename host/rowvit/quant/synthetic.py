@@ -138,7 +138,7 @@ def random_package(
             own = np.where(rng.random(some.size) < 0.5, -1, rng.integers(0, arch["tokens"], some.size))
             position = tensors["pos"][own].T / (0.7 * _RESIDUAL)
             tensors[f"{path}.fc1.weight"][:, some] = np.clip(np.round(_WEIGHT * position), -127, 127)
-        acc_std = math.sqrt(0.5 * columns * hidden) * 60.0 * _WEIGHT
+        acc_std = math.sqrt(0.5 * max(columns * hidden, 1)) * 60.0 * _WEIGHT
         linear(layer, "fc2", f"{path}.fc2", dim, acc_std, 500.0, hidden)
     if classes:
         norm(params, "norm", "norm")

@@ -230,7 +230,7 @@ class _Walk:
 
     def _fitting(self, sizes: Sequence[tuple[int, int, int]]) -> tuple[ModelPackage, Program]:
         """The first network of ``sizes`` that the configuration holds."""
-        for side, patch, dim in sizes:
+        for side, patch, dim in (*sizes, (3, 4, self.config.lanes)):  # the last one for any configuration
             try:
                 if self.overlay.frontend == "hls":
                     Geometry.of(side * patch, side * patch, side * patch, patch)

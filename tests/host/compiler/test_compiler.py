@@ -120,6 +120,16 @@ def shared(rng: np.random.Generator) -> tuple[ModelPackage, HardwareConfig, list
     return package, config, list(candidates(Plan(package.meta, config), 6))
 
 
+def test_many_layers_that_drop_tokens():
+    """Of a hundred places where a stage may begin, not all are tried: that takes minutes."""
+    steps = [{"layer": layer, "keep": 120 - layer, "threshold": 0} for layer in range(100)]
+    shape = dict(dim=16, depth=101, heads=1, image_size=44, patch_size=4, hidden=16, classes=2)
+    package = random_package(np.random.default_rng(0), **shape, pruning=steps)
+    config = replace(TINY, max_tokens=122, rotary_tokens=0, token_depth=1 << 14, residual_depth=1 << 14)
+    found = [*candidates(Plan(package.meta, config), 8)]
+    assert 1 < len(found) < 5000 and all(0 <= stage.layer <= 101 for stages in found for stage in stages)
+
+
 @settings(max_examples=40)
 @given(st.integers(0, 2**32 - 1))
 @example(NO_ROOM)

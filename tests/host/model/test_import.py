@@ -28,6 +28,7 @@ from networks import randomise  # noqa: E402
 from rowvit.cli import app  # noqa: E402
 from rowvit.model import adapt, store  # noqa: E402
 from rowvit.model.importers import import_model  # noqa: E402
+from rowvit.model.importers.neighbours import _PROCESSORS  # noqa: E402
 from rowvit.model.importers.timm import from_module  # noqa: E402
 from rowvit.model.vit import normalise  # noqa: E402
 
@@ -289,6 +290,11 @@ def test_pixels_with_an_offset(folder: Callable[..., Path]) -> None:
             "rescale_factor 1e-05, of pixels in 0..0.00255",
         ),
         ({"image_mean": [0.5] * 3, "image_std": [0.5] * 3, "rescale_factor": 0}, {}, "rescale_factor 0"),
+        ({"size": "large"}, {}, "size large; fix it or move"),
+        ({"size": {"height": "x", "width": 3}}, {}, "size {'height': 'x'"),
+        ({"size": [[1]]}, {}, r"size \[\[1\]\]"),
+        ({"size": float("inf")}, {}, "size inf"),
+        ({}, {"mlp_ratio": float("inf")}, "mlp_ratio inf"),
         ({}, {"num_attention_heads": [3]}, r"num_attention_heads \[3\]; fix the config.json"),
         ({}, {"num_attention_heads": 2.5}, "num_attention_heads 2.5"),
         ({}, {"layer_norm_eps": -1.0}, "layer_norm_eps -1.0"),
@@ -395,6 +401,8 @@ def test_how_photos_are_resized(folder: Callable[..., Path], pixels: dict, netwo
         ({"do_center_crop": False}, "deit", 1.0),
         ({}, "beit", 1.0),
         ({"size": 256, "do_center_crop": True}, "beit", 224 / 256),
+        ({"size": {"shortest_edge": 256}}, "dinov2", 0.875),
+        ({"size": 256, "image_processor_type": "CLIPImageProcessor"}, "", 0.875),
         ({"size": {"shortest_edge": 20}, "crop_size": 16, "do_center_crop": True}, "clip", 0.8),
     ],
 )
@@ -404,6 +412,27 @@ def test_what_of_photos_is_cut_out(
     """Where the settings do not say, what the network's processor does."""
     usual = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3}
     assert import_model(folder(usual | pixels, model_type=network)).card.crop == pytest.approx(crop)
+
+
+@pytest.mark.parametrize("name", _PROCESSORS)
+def test_what_processors_of_transformers_do(folder: Callable[..., Path], name: str) -> None:
+    """Where the settings name one and say nothing else."""
+    transformers = pytest.importorskip("transformers")
+    kind = f"{name.removesuffix('Image')}ImageProcessor"
+    if not hasattr(transformers, kind):
+        pytest.skip(f"this version of transformers has no {kind}")
+    theirs, taken = getattr(transformers, kind)(), _PROCESSORS[name]
+
+    def size(value: object) -> dict:
+        return {key: side for key, side in dict(value or {}).items() if side}
+
+    assert taken["size"] == size(theirs.size) and taken["resample"] == theirs.resample
+    cut = bool(getattr(theirs, "do_center_crop", False))
+    assert taken.get("do_center_crop", False) == cut
+    assert not cut or taken["crop_size"] == size(theirs.crop_size)
+    found = import_model(folder({"image_processor_type": kind}))
+    assert (found.card.mean, found.card.std) == (list(theirs.image_mean), list(theirs.image_std))
+    assert not any("assumed" in note for note in found.notes)
 
 
 def test_photos_that_timm_squashes(tmp_path: Path) -> None:

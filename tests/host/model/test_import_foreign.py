@@ -7,6 +7,7 @@ import json
 import re
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import onnx
@@ -19,7 +20,7 @@ from torch import Tensor, nn
 import exports
 from networks import randomise
 from rowvit.errors import RowvitError
-from rowvit.model.importers import import_model
+from rowvit.model.importers import import_model, neighbours
 from rowvit.model.importers.foreign import KINDS
 
 transformers = pytest.importorskip("transformers")
@@ -132,8 +133,22 @@ def test_numbers_of_another_part_do_not_count(tmp_path: Path) -> None:
     with torch.inference_mode():
         theirs = network(pixels).last_hidden_state
         torch.testing.assert_close(found.norm(found.encode(pixels)), theirs, rtol=1e-4, atol=1e-4)
-    for kind in ("siglip_vision_model", "clip_vision_model", "dinov2", "vit", "beit", "blip_vision_model"):
-        assert transformers.CONFIG_MAPPING[kind]().num_attention_heads == 12
+
+
+def test_heads_that_transformers_leaves_out(tmp_path: Path) -> None:
+    """They are its own defaults; of a part that is not known they are assumed, and that is said."""
+    for kind, heads in neighbours._HEADS.items():
+        with suppress(KeyError):  # not every version knows all
+            assert transformers.CONFIG_MAPPING[kind]().num_attention_heads == heads
+    vision = dict(SIZE, hidden_size=128, num_attention_heads=4, intermediate_size=64)
+    save_file(made("SiglipVisionModel", **vision).state_dict(), tmp_path / "model.safetensors")
+    del vision["num_attention_heads"]
+    for kind, heads in (("smolvlm_vision", 16), ("another", 2)):
+        config = {"vision_config": vision | {"model_type": kind, "hidden_act": "gelu_pytorch_tanh"}}
+        (tmp_path / "config.json").write_text(json.dumps(config))
+        found = import_model(tmp_path, encoder=True)
+        assert found.model.config.heads == heads
+        assert ("2 heads of 64 channels assumed" in " ".join(found.notes)) == (kind == "another")
 
 
 @torch.no_grad()

@@ -71,7 +71,7 @@ def test_positions_that_fit_a_square_too(tmp_path: Path) -> None:
         found = import_model(tmp_path / "a.pth", heads=3, pool="token", image_size=own)
         assert same(found, network, own)
     found = import_model(tmp_path / "a.pth", heads=3, pool="token", image_size=(16, 32))
-    assert "positions interpolated from 24 to 16 x 32 pixels" in found.notes
+    assert "positions interpolated from 24 to 16 x 32 pixels, as timm does" in found.notes
 
 
 def test_timm_folder_and_weights_by_name(tmp_path: Path) -> None:
@@ -101,7 +101,7 @@ def test_as_many_patches_as_the_square(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps(arguments))
     found = import_model(tmp_path, image_size=(288, 512))
     assert same(found, twin.eval(), (288, 512))
-    assert "positions interpolated from 384 to 288 x 512 pixels" in found.notes
+    assert "positions interpolated from 384 to 288 x 512 pixels, as timm does" in found.notes
     assert same(import_model(tmp_path), network.eval(), (384, 384))
 
 
@@ -145,6 +145,34 @@ def test_interpolated_as_by_timm(tmp_path: Path) -> None:
     assert import_model(tmp_path / "a.safetensors", image_size=16).model.config.size == (16, 16)
     with pytest.raises(RowvitError, match="patch of 4 does not divide the image of 12 x 30 pixels"):
         import_model(tmp_path / "a.safetensors", image_size=(12, 30))
+
+
+@pytest.mark.parametrize("form", ["folder", "state dict", "ONNX"])
+@pytest.mark.parametrize("size", [16, 40])
+@pytest.mark.parametrize("kind", ["Dinov2Model", "Dinov2WithRegistersModel", "ViTModel"])
+@torch.no_grad()
+def test_interpolated_as_by_transformers(tmp_path: Path, kind: str, size: int, form: str) -> None:
+    """Which antialiases in one of its networks alone."""
+    transformers = pytest.importorskip("transformers")
+    made = getattr(transformers, kind)
+    shape = dict(hidden_size=24, num_hidden_layers=2, num_attention_heads=3, intermediate_size=96)
+    network = randomise(made(made.config_class(image_size=32, patch_size=4, hidden_act="gelu", **shape)))
+    network.eval().save_pretrained(tmp_path)
+    source, told = tmp_path, {}
+    if form == "state dict":
+        (tmp_path / "config.json").unlink()
+        source, told = tmp_path / "model.safetensors", {"heads": 3, "act": "gelu"}
+    elif form == "ONNX":
+        pytest.importorskip("onnx")
+        (tmp_path / "model.safetensors").unlink()
+        answer = Answer(network, "last_hidden_state")
+        export(answer, tmp_path / "model.onnx", "dynamo", 18, torch.zeros(1, 3, 32, 32))
+    found = import_model(source, image_size=size, encoder=True, **told)
+    assert f"as {'timm' if 'Registers' in kind else 'transformers'} does" in " ".join(found.notes)
+    pixels = torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(0))
+    theirs = network(pixels, **({"interpolate_pos_encoding": True} if kind == "ViTModel" else {}))
+    ours = found.model.norm(found.model.encode(pixels))
+    torch.testing.assert_close(ours, theirs.last_hidden_state, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("form", ["folder", "state dict", "ONNX"])

@@ -12,6 +12,8 @@ from rowvit.compiler import compile
 from rowvit.errors import RowvitError
 from rowvit.formats.package import ModelPackage, keep_schedule
 from rowvit.hardware.config import load
+from rowvit.quant.synthetic import random_package
+from rowvit.reference import patchify, run
 
 torch = pytest.importorskip("torch")
 
@@ -51,6 +53,18 @@ def agree(model: VisionTransformer, images: np.ndarray, noise: float = 0.05) -> 
     logits = np.stack([result.logits for result in results]) * package.meta["scales"]["logit"]
     assert np.abs(logits - exact).max() <= noise * max(np.abs(exact).max(), 0.1)
     return results
+
+
+def test_no_neuron_is_ever_active() -> None:
+    """Nothing of W2 is fetched, and images still have classes."""
+    shape = dict(image_size=20, patch_size=4, dim=32, depth=2, heads=2, hidden=32, classes=4)
+    package = random_package(np.random.default_rng(0), **shape, columns=0.0)
+    with rowvit.open("golden", config="tiny") as golden, rowvit.open("sim", config="tiny") as sim:
+        golden.load(package)
+        sim.load(package)
+        (expected,), (found,) = golden(photos(1)), sim(photos(1))
+    assert found.same(expected)
+    assert run(package, patchify(photos(1), 4))[0].counts.w2_rows_fetched == 0
 
 
 @torch.no_grad()

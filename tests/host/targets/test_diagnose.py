@@ -26,7 +26,7 @@ from rowvit.hardware.isa import COUNTER_BASE, COUNTERS, REGISTERS
 from rowvit.overlay.verify import Check
 from rowvit.sim import hwh
 from rowvit.sim.device import DDR_BASE, MemoryModel, SimDevice
-from rowvit.targets.diagnose import diagnose
+from rowvit.targets.diagnose import _SIZES, _SMALL, _Walk, diagnose
 
 FILES = [
     *(
@@ -291,6 +291,16 @@ def test_contiguous_memory_is_exhausted(board, monkeypatch, tmp_path):
 def test_the_simulated_memory_is_too_small(board):
     name, text, _ = failed(board(memory=MemoryModel(megabytes=8)))
     assert name == "memory" and "a buffer of 16384 KB does not fit" in text
+
+
+@pytest.mark.parametrize("least", [{"max_tokens": 16}, {"max_dim": 16}, {"max_tokens": 49, "max_dim": 16}])
+def test_configurations_that_hold_little(least):
+    """A network for the self-tests fits all the same."""
+    walk = _Walk("board", replace(TINY, **least), Path("tiny.bit"))
+    walk.overlay = SimpleNamespace(frontend="rtl")
+    for sizes in (_SIZES, _SMALL):
+        package, _ = walk._fitting(sizes)
+        assert package.arch["tokens"] <= walk.config.max_tokens
 
 
 def test_memory_that_loses_data(board):

@@ -83,6 +83,8 @@ def test_package_over_a_set(tmp_path: Path) -> None:
     assert found.work.macs_executed.tolist() == [r.counts.macs_executed for r in expected]
     assert found.work.w2_rows_fetched.tolist() == [r.counts.w2_rows_fetched for r in expected]
     assert seen == [32, 40]
+    with pytest.raises(RowvitError, match="has no photos"):
+        evaluate(net, replace(photos, files=[], labels=photos.labels[:0]))
 
 
 def test_cycles_are_of_photos_from_all_over_the_set(tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ from rowvit.measure.power.instruments import kinds, open_instrument, own_instrum
 from rowvit.measure.power.instruments.hwmon import hwmon
 from rowvit.measure.power.instruments.pmbus import pmbus
 from rowvit.measure.power.samples import Samples
-from rowvit.measure.temperature import thermometer
+from rowvit.measure.temperature import temperatures, thermometer
 
 
 class Sensor:
@@ -245,6 +245,17 @@ def test_thermometer(tmp_path):
     assert source == "xadc in_temp0_raw" and read() == pytest.approx(46.88, abs=0.01)
     (device / "in_temp0_raw").write_text("2700")
     assert read() == pytest.approx(59.18, abs=0.01)
+    (device / "in_temp0_raw").write_text("")  # for a moment, and then not at all
+    assert read() is None
+    (device / "in_temp0_raw").unlink()
+    assert read() is None
+    assert temperatures(source, [None, 46.5, None, 59.0, 47.5], "board") == {
+        "source": source,
+        "first": 46.5,
+        "last": 47.5,
+        "highest": 59.0,
+    }
+    assert temperatures(source, [None], "board") == {"none": "xadc in_temp0_raw could not be read"}
 
 
 def test_the_power_of_this_moment():

@@ -93,6 +93,16 @@ def test_gates_and_rotary_positions():
         baseline.ways(meta, ["numpy"])
 
 
+def test_without_a_class_token():
+    """And so without classes, as SigLIP's encoder."""
+    shape = dict(dim=32, depth=1, heads=2, image_size=20, patch_size=4, hidden=48, classes=0, prefix=0)
+    answers = {"rows": "all", "layers": [0]}
+    meta = random_package(np.random.default_rng(3), **shape, tokens=answers).meta
+    found = [*baseline.measure(baseline.ways(meta, batches=(2,), threads=(1,)), 0.01)]
+    assert [speed.runtime for speed in found] == ["torch", "ort"]
+    assert all(speed.difference < 1e-5 for speed in found)
+
+
 def test_mistakes(monkeypatch):
     with pytest.raises(RowvitError, match="no baseline 'tvm'; use torch, ort, numpy or"):
         baseline.ways(package(), ["tvm"])

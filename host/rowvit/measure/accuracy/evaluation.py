@@ -510,7 +510,7 @@ def evaluate(
     ------
     RowvitError
         The precision is unknown, there is no ``config`` for target "sim", the photos' classes are not the
-        network's, no photo can be decoded, Dask is missing, or a shard fails.
+        network's, there is none, none can be decoded, Dask is missing, or a shard fails.
     """
     from rowvit.photos import spread
 
@@ -522,6 +522,8 @@ def evaluate(
     else:
         name, classes, kind = model.meta["name"], model.meta["classes"], f"int8 {target}"
     photos = matched(photos, name, classes)
+    if not len(photos):
+        raise RowvitError(f"{photos.name} has no photos")
     size = SHARD
     if target == "sim" and not isinstance(model, tuple):
         from rowvit.sim.verilate import build

@@ -16,7 +16,7 @@ from rowvit.measure import result
 from rowvit.measure.power.instrument import Instrument
 from rowvit.measure.power.passes import PowerPass, PowerPlan
 from rowvit.measure.power.statistics import add_figures
-from rowvit.measure.temperature import temperatures, thermometer
+from rowvit.measure.temperature import Read, temperatures, thermometer
 
 if TYPE_CHECKING:
     from rowvit.targets.session import ImageSet, Session
@@ -26,7 +26,7 @@ def measure(
     plan: PowerPlan,
     work: Callable[[], int],
     instrument: Instrument,
-    temperature: Callable[[], float] | None = None,
+    temperature: Read | None = None,
     clock: Any = time,
     progress: Callable[[PowerPass], None] = lambda done: None,
 ) -> list[PowerPass]:

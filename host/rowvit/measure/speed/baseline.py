@@ -82,7 +82,8 @@ def float_network(meta: dict) -> VisionTransformer:
     # thresholds on scores depend on the data; the largest number of tokens that a step keeps stands for them
     shape = image_keys(image_shape(arch)) | {name: arch[name] for name in fields}
     kinds: dict[str, Any] = {name: name in meta for name in KINDS}
-    config = ViTConfig(**shape, **kinds, pruning=tuple(meta["pruning"]))
+    pool = "token" if arch["prefix"] else "norm-mean"  # of no class token: there is no head
+    config = ViTConfig(**shape, **kinds, pruning=tuple(meta["pruning"]), pool=pool)
     torch.manual_seed(0)
     network = VisionTransformer(config)
     for block in network.blocks:

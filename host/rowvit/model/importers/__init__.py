@@ -52,6 +52,7 @@ class Imported:
     card: Card
     #: assumptions, what was left out, and how far the output is from the original's
     notes: list[str] = field(default_factory=list)
+    like: str = "timm"  #: library as which positions are interpolated
 
 
 def import_model(
@@ -192,8 +193,8 @@ def _reshape(found: Imported, class_head: bool, classes: int | None, size: tuple
             found.notes.append(f"the head of {classes} classes is untrained")
     if size and size != model.config.size:
         before, after = (_pixels(one) for one in (model.config.size, size))
-        found.notes.append(f"positions interpolated from {before} to {after} pixels")
-        model = adapt.resize(model, size)
+        found.notes.append(f"positions interpolated from {before} to {after} pixels, as {found.like} does")
+        model = adapt.resize(model, size, antialias=found.like == "timm")
         if schedule := model.config.pruning:
             kept = ", ".join(str(step["keep"]) for step in schedule)
             found.notes.append(f"its pruning keeps the same shares, now {kept} tokens; train it with that")
@@ -292,7 +293,7 @@ def _onnx(
         )
     elif not (beside.says_pixels or told):
         notes.append(_ASSUMED)
-    return Imported(result.model, card, notes)
+    return Imported(result.model, card, notes, beside.like)
 
 
 def _package(path: str) -> Imported:
@@ -380,7 +381,7 @@ def _state_dict(
     rope = None
     if is_dinov3(checkpoint.state):
         pixels = beside.size or size or _PIXELS
-        rope = of_dinov3(state, pixels, heads, beside.config.get("rope_theta"))
+        rope = of_dinov3(state, pixels, heads, beside.number("rope_theta"))
         if pixels is _PIXELS:
             notes.append(f"{_pixels(pixels)} pixels assumed (--image-size); a state dict does not say")
     # what is no vision transformer at all is told first
@@ -419,7 +420,11 @@ def _state_dict(
     projected = checkpoint.state.keys() & {"visual_projection.weight", "visual.proj"}  # CLIP
     if model.config.classes and (projected or "head.weight" not in state):
         card.classes = [f"embedding {number}" for number in range(model.config.classes)]
-    return Imported(model, card, notes)
+    # DINOv2 with registers is the original's, as timm's is
+    theirs = names == "transformers" and not any(
+        name.endswith("register_tokens") for name in checkpoint.state
+    )
+    return Imported(model, card, notes, "transformers" if theirs else "timm")
 
 
 def _in_clip(state: Mapping[str, Tensor]) -> bool:

@@ -30,19 +30,37 @@ _FIX_PIXELS = "fix it or move it away, and use --mean and --std"
 SQUASHED = "{} squeezes photos of any shape into one; here their middle is cut out in that shape"
 #: settings of transformers by which photos keep the ratio of their sides
 _KEEPS_SHAPE = ("keep_aspect_ratio", "max_size", "format", "do_pad")
-_SQUARE, _LARGER = ({"height": side, "width": side} for side in (224, 256))
-#: what its processors do, as they begin, where the settings do not say
+_HALF = {"image_mean": [0.5] * 3, "image_std": [0.5] * 3}
+_IMAGENET = {"image_mean": [0.485, 0.456, 0.406], "image_std": [0.229, 0.224, 0.225]}
+_OPENAI = {
+    "image_mean": [0.48145466, 0.4578275, 0.40821073],
+    "image_std": [0.26862954, 0.26130258, 0.27577711],
+}
+_SQUARE, _LARGER, _LARGEST = ({"height": side, "width": side} for side in (224, 256, 384))
+_CUT = {"size": {"shortest_edge": 224}, "resample": 3, "do_center_crop": True, "crop_size": _SQUARE}
+#: what its processors do, as they begin, where the settings do not say; a size that is one number is that of
+#: a square, except where their own has a shorter side
 _PROCESSORS: dict[str, dict[str, Any]] = {
-    "ViT": {"size": _SQUARE, "resample": 2},
-    "DINOv3ViT": {"size": _SQUARE, "resample": 2},
-    "Beit": {"size": _SQUARE, "resample": 3, "crop_size": _SQUARE},
-    "DeiT": {"size": _LARGER, "resample": 3, "do_center_crop": True, "crop_size": _SQUARE},
+    "ViT": {"size": _SQUARE, "resample": 2, **_HALF},
+    "DINOv3ViT": {"size": _SQUARE, "resample": 2, **_IMAGENET},
+    "Beit": {"size": _SQUARE, "resample": 3, "crop_size": _SQUARE, **_HALF},
+    "DeiT": {"size": _LARGER, "resample": 3, "do_center_crop": True, "crop_size": _SQUARE, **_HALF},
+    "CLIP": {**_CUT, **_OPENAI},
+    "Bit": {**_CUT, **_OPENAI},
+    "SiglipImage": {"size": _SQUARE, "resample": 3, **_HALF},
+    "Blip": {"size": _LARGEST, "resample": 3, **_OPENAI},
+    "DPT": {"size": _LARGEST, "resample": 3, **_HALF},
 }
 #: which it is, by networks, where they do not name it
 _PROCESSOR_OF = {
-    **dict.fromkeys(("vit", "vit_mae", "vit_msn", "ijepa"), "ViT"),
+    **dict.fromkeys(("vit", "vit_mae", "vit_msn", "ijepa", "trocr"), "ViT"),
     **dict.fromkeys(("beit", "data2vec-vision"), "Beit"),
+    **dict.fromkeys(("clip", "metaclip_2", "clip_vision_model"), "CLIP"),
+    **dict.fromkeys(("siglip", "siglip_vision_model"), "SiglipImage"),
+    "blip": "Blip",
     "deit": "DeiT",
+    "depth_anything": "DPT",
+    "dinov2": "Bit",
     "dinov3_vit": "DINOv3ViT",
 }
 
@@ -70,7 +88,16 @@ _BIASES = {
 }
 #: what else is a part's own, not the whole's
 _OWN = (*_NUMBERS, "image_size", "num_attention_heads", "hidden_act", "layer_norm_eps", "mlp_ratio")
-_HEADS = 12  # that transformers leaves out where it writes only what is not the default
+#: heads of parts, of which transformers writes only what is not the default
+_HEADS = {
+    **dict.fromkeys(
+        ("beit", "blip_vision_model", "clip_vision_model", "data2vec-vision", "deit", "dinov2"), 12
+    ),
+    **dict.fromkeys(("dinov2_with_registers", "metaclip_2_vision_model", "siglip_vision_model", "vit"), 12),
+    **dict.fromkeys(("owlv2_vision_model", "owlvit_vision_model"), 12),
+    **dict.fromkeys(("idefics3_vision", "phi4_multimodal_vision", "smolvlm_vision"), 16),
+    "dinov3_vit": 6,
+}
 
 
 @dataclass
@@ -85,14 +112,23 @@ class Neighbours:
         for key in _PARTS:
             if isinstance(part := self.config.get(key), dict):
                 rest = {name: value for name, value in self.config.items() if name not in _OWN}
-                part = {"num_attention_heads": _HEADS} | part if "model_type" in part else part
-                self.config = rest | Neighbours(part).config
+                heads = _HEADS.get(str(part.get("model_type")))
+                known = {} if heads is None else {"num_attention_heads": heads}
+                self.config = rest | Neighbours(known | part).config
                 break
 
     @property
     def of_timm(self) -> bool:
         """Whether timm wrote them."""
         return "architecture" in self.config
+
+    @property
+    def like(self) -> str:
+        """The library as which positions of an exported network are interpolated."""
+        registers = (
+            self.config.get("model_type") == "dinov2_with_registers"
+        )  # written as the original, like timm
+        return "transformers" if "model_type" in self.config and not registers else "timm"
 
     @property
     def foreign(self) -> str:
@@ -102,7 +138,7 @@ class Neighbours:
     def require_agreement(self, shape: ViTConfig, path: str) -> None:
         """`RowvitError` naming ``path`` if a number of transformers' settings contradicts the weights."""
         numbers: dict[str, float] = {name: found(shape) for name, found in _NUMBERS.items()}
-        if isinstance(ratio := self.config.get("mlp_ratio"), int | float):  # DINOv2: in place of the width
+        if (ratio := self.number("mlp_ratio")) is not None:  # DINOv2: in place of the width
             del numbers["intermediate_size"]
             wanted = int(shape.dim * ratio)
             if shape.gated:  # as many weights, in whole eights of neurons
@@ -195,7 +231,7 @@ class Neighbours:
     @property
     def says_pixels(self) -> bool:
         """Whether transformers says how photos are normalised."""
-        return self.pixels.get("image_mean") is not None or not self.pixels.get("do_normalize", True)
+        return self._processing.get("image_mean") is not None or not self.pixels.get("do_normalize", True)
 
     @property
     def _defaults(self) -> dict[str, Any]:
@@ -205,8 +241,8 @@ class Neighbours:
         return next((found for name, found in _PROCESSORS.items() if kind.startswith(name)), {})
 
     @property
-    def _resizing(self) -> dict[str, Any]:
-        """How transformers resizes and cuts photos; empty where nothing is said of photos at all."""
+    def _processing(self) -> dict[str, Any]:
+        """What transformers does to photos; empty where nothing is said of them at all."""
         said = {key: value for key, value in self.pixels.items() if value is not None}
         return self._defaults | said if self.pixels else {}
 
@@ -216,18 +252,18 @@ class Neighbours:
         settings = self.config.get("pretrained_cfg") or self.config
         if self.of_timm:
             return settings.get("crop_mode") == "squash"
-        size, kept = self._resizing.get("size"), any(map(self.pixels.get, _KEEPS_SHAPE))
-        if kept or not self._resizing.get("do_resize", True):
+        size, kept = self._processing.get("size"), any(map(self.pixels.get, _KEEPS_SHAPE))
+        if kept or not self._processing.get("do_resize", True):
             return False
         if isinstance(size, int):  # by itself a side of a square, or the shorter side
-            return bool(self._defaults)
+            return "height" in self._defaults.get("size", ())
         return (isinstance(size, list) and len(size) == 2) or (
             isinstance(size, dict) and {"height", "width"} <= size.keys()
         )
 
     def fill(self, card: Card) -> list[str]:
         """Write transformers' preprocessing and class names to a card; what of it is to be said."""
-        resizing, notes = self._resizing, list[str]()
+        resizing, notes = self._processing, list[str]()
         card.classes = self.classes or card.classes
         if self.says_pixels:
             card.mean, card.std = self._normalisation(card.std, notes)
@@ -250,7 +286,8 @@ class Neighbours:
 
         Without ``image_std`` it is the ``usual`` one.
         """
-        pixels, normalised = self.pixels, self.pixels.get("do_normalize", True)
+        said = {key: value for key, value in self._processing.items() if key in _IMAGENET}
+        pixels, normalised = self.pixels | said, self.pixels.get("do_normalize", True)
         mean, std = [0.0] * 3, [1.0] * 3
         if normalised:
             mean = _channels(pixels, "image_mean")
@@ -295,11 +332,13 @@ def _channels(pixels: Mapping[str, Any], key: str) -> list[float]:
 
 def _side(size: Any) -> int:
     """Of a size as transformers writes it: a number, two, or a dictionary by edge; 0 if there is none."""
-    if isinstance(size, list):
-        return int(min(size, default=0))
+    found = size or 0
     if isinstance(size, dict):
-        return int(size.get("shortest_edge") or size.get("height") or 0)
-    return int(size or 0)
+        found = size.get("shortest_edge") or size.get("height") or 0
+    sides = found if isinstance(found, list) and found else [found]
+    if not all(map(is_number, sides)):
+        raise RowvitError(f"the preprocessor_config.json says size {str(size)[:60]}", _FIX_PIXELS)
+    return int(min(sides))
 
 
 def read_neighbours(path: Path) -> Neighbours:

@@ -8,8 +8,10 @@ import re
 import shutil
 import signal
 import subprocess
+import sys
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import replace
 from datetime import datetime, timezone
 from enum import Enum
@@ -213,7 +215,7 @@ def run_tool(
     result: str,
     hours: float,
     variables: Mapping[str, str] | None = None,
-) -> Iterator[str]:
+) -> Generator[str, None, None]:
     """Run a tool of AMD's in ``work``, where it leaves ``log`` and ``result``; yields what our Tcl says.
 
     Raises
@@ -276,9 +278,9 @@ def run_tool(
         raise RowvitError(errors[-1] if errors else f"{name} {without}", f"its log is {work / log}")
 
 
-def show(tool: str, texts: Iterable[str]) -> None:
+def show(tool: str, texts: Generator[str, None, None]) -> None:
     """Print what a tool says as it says it; warnings go to standard error."""
-    with OUT.status(f"starting {tool}") as status:
+    with OUT.status(f"starting {tool}") as status, closing(texts):
         for text in texts:
             if text.startswith("warning: "):
                 ERR.print(f"rowvit: {text}", markup=False, highlight=False, soft_wrap=True)
@@ -433,6 +435,10 @@ def main(
     out: Annotated[Path, typer.Option(help="Directory for overlays.")] = ROOT / "build/overlays",
 ) -> None:
     """Build an overlay with Vivado."""
+    for name in ("SIGTERM", "SIGHUP"):  # the second when a connection by ssh ends; Vivado would go on
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) == signal.SIG_DFL:
+            signal.signal(number, lambda number, _: sys.exit(128 + number))
     try:
         target = board(board_name)
         hardware = configs.load(config or target.configuration)

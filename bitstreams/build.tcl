@@ -147,7 +147,8 @@ proc build {design} {
     set oldest 2022.1
     set newest 2025.2
     set version [version -short]
-    set series [join [lrange [split $version .] 0 1] .]
+    set series 0  ;# patches are named behind the version
+    regexp {^\d+\.\d+} $version series
     if {[package vcompare $series $oldest] < 0 || [package vcompare $series $newest] > 0} {
         stage "warning: this is Vivado $version; the scripts were written for $oldest to $newest"
     }
@@ -172,7 +173,11 @@ proc build {design} {
         error "this Vivado has no board file [dict get $design board_part], which sets the processor's PLLs;\
             install it (Vivado Store, Boards), or name its directory: BOARD_FILES=/path"
     }
-    add_files -norecurse [lmap file [dict get $design sources] {file normalize $file}]
+    set sources {}
+    foreach file [dict get $design sources] {  ;# up to 2023.2, Vivado's Tcl is 8.5
+        lappend sources [file normalize $file]
+    }
+    add_files -norecurse $sources
     set_property include_dirs [list [file normalize [dict get $design include]]] [current_fileset]
     if {[dict get $design ip] ne ""} {
         set_property ip_repo_paths [list [file normalize [dict get $design ip]]] [current_project]

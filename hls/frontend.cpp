@@ -80,6 +80,10 @@ void read_frame(hls::stream<Word>& in, hls::stream<Geometry>& geometry_out, hls:
                 hls::stream<StatusCode>& status) {
     ap_uint<64> header[HEADER_WORDS];
 #pragma HLS ARRAY_PARTITION variable=header complete
+    for (int i = 0; i < HEADER_WORDS; ++i) {  // of a packet that is shorter
+#pragma HLS UNROLL
+        header[i] = 0;
+    }
     bool ended = false;
     for (int i = 0; i < HEADER_WORDS && !ended; ++i) {
 #pragma HLS PIPELINE II=1

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -36,6 +37,15 @@ def writing(path: object) -> Iterator[None]:
         yield
     except OSError as error:
         raise RowvitError(f"{path}: cannot be written ({error.strerror})") from error
+
+
+def temporary_directory() -> tempfile.TemporaryDirectory[str]:
+    """A folder to be removed; `RowvitError` if there is no place for one."""
+    try:
+        return tempfile.TemporaryDirectory(prefix="rowvit-")
+    except OSError as error:
+        what = f"no temporary folder can be made ({error.strerror})"
+        raise RowvitError(what, "make room, or name another place in the variable TMPDIR") from error
 
 
 @contextmanager

@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 from rowvit import confined, headers
+from rowvit.confined.decoder import TURNS
 from rowvit.decoding import ROOM, TooLarge, say_once
 from rowvit.errors import RowvitError, needs
 from rowvit.formats.description import Size, image_shape, sides
@@ -387,8 +388,8 @@ def _in_rgb(image: Image.Image, name: str) -> Image.Image:
     """Turned as its EXIF says, and in RGB; each step gives back what the one before has made."""
     form, tags = image.format, vars(image).get("tag_v2", {}) if image.format == "TIFF" else {}
     bits, inverse = max(tags.get(_BITS, (16,))), tags.get(_COLOURS) == 0  # of TIFF: 0 may be white
-    if _orientation(image, name) != 1:
-        turned = ImageOps.exif_transpose(image)
+    if (turn := TURNS.get(_orientation(image, name))) is not None:
+        turned = image.transpose(turn)  # and no EXIF is written anew, whose other tags may be damaged
         image.close()
         image = turned
     if image.mode == "RGB":

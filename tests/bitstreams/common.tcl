@@ -1,6 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 # What both stand-ins need.
 
+# What tools of up to 2023.2 do not know: their Tcl is 8.5
+proc as_tcl_8_5 {} {
+    foreach name {lmap try throw tailcall coroutine yield yieldto zlib} {
+        rename $name ""
+    }
+    foreach {ensemble name} {string cat dict map binary encode binary decode file tempfile chan pipe} {
+        set map [namespace ensemble configure $ensemble -map]
+        namespace ensemble configure $ensemble -map [dict remove $map $name]
+    }
+}
+
 proc setting {name default} {
     return [expr {[info exists ::env($name)] ? $::env($name) : $default}]
 }

@@ -358,7 +358,11 @@ proc record {path} {
     dict for {file fileset} $::files {
         lappend lines [list file $fileset $file]
     }
-    write_file $path [join [lmap line $lines {join $line \t}] \n]
+    set text {}
+    foreach line $lines {
+        lappend text [join $line \t]
+    }
+    write_file $path [join $text \n]
 }
 
 proc make_wrapper {args} {

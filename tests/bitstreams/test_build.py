@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from collections import defaultdict
@@ -16,7 +17,7 @@ from xml.etree import ElementTree
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from waiting import HANG
+from waiting import HANG, until
 
 from rowvit.errors import RowvitError
 from rowvit.formats import provenance
@@ -317,7 +318,10 @@ def test_unconstrained_design_is_refused(make, monkeypatch):
 @needs_tcl
 @pytest.mark.parametrize(
     ("version", "warned"),
-    [("2021.2", True), ("2022.1", False), ("2024.1.2", False), ("2025.2", False), ("2026.1", True)],
+    [
+        *(("2021.2", True), ("2022.1", False), ("2024.1.2", False), ("2025.2", False), ("2026.1", True)),
+        *(("2022.2_AR000035739", False), ("2020.1_AR1", True), ("of today", True)),
+    ],
 )
 def test_other_versions_warn(make, monkeypatch, capsys, version, warned):
     monkeypatch.setenv("STANDIN_VERSION", version)
@@ -367,6 +371,24 @@ def test_deadline(make, monkeypatch):
     monkeypatch.setenv("STANDIN_HANG", "1")
     with pytest.raises(RowvitError, match=r"not done within 0\.0003 hours"):
         make("Pynq-Z2", hours=0.0003)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_ends_vivado(tmp_path, number):
+    """It would go on for hours in a folder that the next build empties."""
+    program = tmp_path / "vivado"
+    program.write_text(
+        f"#!/bin/sh\necho $$ > {tmp_path}/pid.part\nmv {tmp_path}/pid.part {tmp_path}/pid\nexec sleep 9999\n"
+    )
+    program.chmod(0o755)
+    command = [sys.executable, ROOT / "bitstreams/build.py", "Pynq-Z2", "--vivado", program]
+    with subprocess.Popen([*command, "--work", tmp_path / "work"], stdout=-3, stderr=-3) as build:
+        until((tmp_path / "pid").exists, build)
+        build.send_signal(number)
+        assert build.wait(HANG) == 128 + number
+    vivado = int((tmp_path / "pid").read_text())
+    with pytest.raises(ProcessLookupError):
+        os.kill(vivado, 0)
 
 
 def test_missing_vivado(make):

@@ -19,7 +19,7 @@ import photos as sets
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageOps
 
 from rowvit.errors import RowvitError
 from rowvit.images import FORMATS, decode, for_network, is_picture, upright
@@ -67,6 +67,22 @@ def test_turned_cameras(form):
     options = {"WEBP": {"lossless": True}, "AVIF": {"quality": 100}}.get(form, {})
     turned = decode(encoded(photo, form, exif=exif, **options), 40)
     assert (turned[:10] > 250).all() and (turned[10:] < 5).all()
+
+
+@pytest.mark.parametrize("damaged", [False, True])
+@pytest.mark.parametrize("orientation", range(10))
+def test_turned_as_by_pillow(orientation, damaged):
+    """Also where another tag has a type that it cannot have, with which Pillow writes no EXIF anew."""
+    pixels = np.random.default_rng(0).integers(0, 256, (30, 40, 3), dtype=np.uint8)
+    plain = Image.Exif()
+    plain[0x0112] = orientation
+    with Image.open(io.BytesIO(encoded(pixels, "WEBP", lossless=True, exif=plain))) as image:
+        theirs = np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+    tags = [struct.pack("<HHIHH", 0x0112, 3, 1, orientation, 0)]
+    tags += [struct.pack("<HHII", 0x0132, 12, 1, 38)] * damaged  # the time as a double
+    exif = b"II*\0" + struct.pack("<IH", 8, len(tags)) + b"".join(tags) + struct.pack("<Id", 0, 1.5)
+    file = encoded(pixels, "WEBP", lossless=True, exif=b"Exif\0\0" + exif)
+    assert np.array_equal(opened(file), theirs)
 
 
 @pytest.mark.parametrize("form", FORMATS)

@@ -99,17 +99,17 @@ class Command(TyperCommand):
         except RowvitError as error:
             sentence, cause = str(error), error
         except OSError as error:
-            if error.errno not in _FULL:
+            full = error.errno in _FULL
+            if not full and error.filename is None:
                 raise
-            if _of_a_stream(error):
+            if full and _of_a_stream(error):
                 what = "standard output cannot be written"
                 with suppress(OSError):  # what it has not taken is not tried again at the end
                     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            elif error.errno == errno.EIO:
-                what = f"{error.filename or 'a file'} cannot be read or written"
+            elif full and error.errno != errno.EIO:
+                what = f"{error.filename or _some_file()} cannot be written"
             else:
-                place = error.filename or f"a file, perhaps one in {tempfile.gettempdir()},"
-                what = f"{place} cannot be written"
+                what = f"{error.filename or 'a file'} cannot be read or written"
             sentence, cause = f"{what} ({error.strerror})", error
         except KeyboardInterrupt:
             # all that is left is to end, and a second Ctrl-C does that at once: no traceback of it
@@ -169,6 +169,13 @@ class Command(TyperCommand):
 _WRITTEN = ("output", "json_file", "plot", "trace", "trace_json")
 #: what a stream or a disk says that takes no more; files that options name have a sentence of their own
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EIO)
+
+
+def _some_file() -> str:
+    """Which it probably is that the system does not name."""
+    with suppress(OSError):  # there may be no folder
+        return f"a file, perhaps one in {tempfile.gettempdir()},"
+    return "a file"
 
 
 def _of_a_stream(error: OSError) -> bool:

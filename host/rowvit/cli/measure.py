@@ -26,6 +26,7 @@ from rowvit.cli.common import (
     right_aligned,
     say,
     status,
+    writable,
     write,
     wrote,
 )
@@ -106,7 +107,7 @@ def bench(
                 speeds.append(speed.record())
                 progress(len(speeds))
         document["throughput"]["baseline"] = speeds
-    _print_result(document, json_file, _print_throughput)
+    _write_result(document, json_file, _print_throughput)
     if chosen.skipped:
         raise Exit(1)
 
@@ -369,7 +370,7 @@ def power(
     else:
         if log:
             meter.join(document, log)
-        _print_result(document, json_file, _print_power)
+        _write_result(document, json_file, _print_power)
     if chosen.skipped:
         raise Exit(1)
 
@@ -412,7 +413,7 @@ def power_log(
 
     document = check.read(result_file)
     meter.join(document, log, search, resolution, column or [])
-    _print_result(document, output or result_file, _print_power)
+    _write_result(document, output or result_file, _print_power)
 
 
 def _print_power(document: dict[str, Any]) -> None:
@@ -464,24 +465,25 @@ def _print_power(document: dict[str, Any]) -> None:
         )
 
 
-def _write_result(document: dict[str, Any], path: Path | None) -> None:
-    """Write a result where --json says; `RowvitError` if that fails."""
+def _write_result(
+    document: dict[str, Any],
+    path: Path | None,
+    show: Callable[[dict[str, Any]], None] = lambda document: None,
+) -> None:
+    """Write a result where --json says, and then show it, unless that is standard output.
+
+    `RowvitError` if writing fails; what cannot be shown is written.
+    """
     from rowvit.measure import result
 
     if str(path) == "-":
         typer.echo(json.dumps(document, indent=1))
-    elif path:
+        return
+    if path:
         result.write(path, document)
+    show(document)
+    if path:
         say(f"{path}: the result; rowvit report {path}", ERR)
-
-
-def _print_result(
-    document: dict[str, Any], path: Path | None, show: Callable[[dict[str, Any]], None]
-) -> None:
-    """Show a result, unless --json takes standard output, and write it where that says."""
-    if str(path) != "-":
-        show(document)
-    _write_result(document, path)
 
 
 @command()
@@ -489,9 +491,10 @@ def report(
     results: Annotated[
         list[Path], Argument(metavar="RESULTS", help="Result files of rowvit bench and rowvit power.")
     ],
-    output: Annotated[Path, Option("--output", "-o", metavar="FILE", help="The page to write.")] = Path(
-        "report.html"
-    ),
+    output: Annotated[
+        Path | None,
+        Option("--output", "-o", metavar="FILE", help="The page to write.", show_default="report.html"),
+    ] = None,
     check: Annotated[
         bool, Option("--check", help="Only check that each is complete; write nothing.")
     ] = False,
@@ -529,6 +532,8 @@ def report(
         for path, document in documents.items():
             say(f"{path}: complete; {document['evidence']}")
         return
+    output = output or Path("report.html")
+    writable(output)
     from rowvit.measure.energy import load
     from rowvit.measure.report import page as pages
     from rowvit.targets.session import image_files, shipped_photos

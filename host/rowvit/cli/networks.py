@@ -78,6 +78,7 @@ def relu(
     from rowvit.measure.accuracy.evaluation import matched, read_labels
     from rowvit.measure.accuracy.schedules import BATCH, top1
     from rowvit.model import store
+    from rowvit.model.adapt import rebuild
     from rowvit.model.relu import to_relu
     from rowvit.photos import among, open_data
     from rowvit.train import recipe as recipes
@@ -88,7 +89,8 @@ def relu(
     trained, names = open_data(data, "train", labels=recipe is not None), read_labels(labels)
     if steps:
         trained = matched(trained, card.name, card.classes, names)
-        require_fit(network, trained, steps[1], (network, card))
+        turned = rebuild(network, replace(network.config, act="relu"))  # which is trained
+        require_fit(turned, trained, steps[1], (network, card))
     tested = test_set(data, card, measure, names)
     fitted, checked = trained.subset(photos), trained.subset(check, skip=photos)
     size, depth = network.config.size, network.config.depth
@@ -115,14 +117,14 @@ def relu(
         for done in to_relu(network, card, pixels, ridge, BATCH, step):
             row = f"{done.layer}", f"{done.zeros:.1%}", f"{done.swapped:.3f}", f"{done.error:.3f}"
             table.add_row(*row, *([accuracy(done.layer)] if measured else []))
-    OUT.print(table)
-    if measured:
-        say(f"top-1 on {len(checked)} training photos that were not used for the fit")
     card.history.append(f"GELU to ReLU by ridge refit ({ridge:g}) on {fitted.name}")
     card.accuracy = {}
     if not steps:
         store.save(output, network, card)
-    elif not run_recipe(network, card, trained, steps, output, store.load(model)):
+    OUT.print(table)
+    if measured:
+        say(f"top-1 on {len(checked)} training photos that were not used for the fit")
+    if steps and not run_recipe(network, card, trained, steps, output, store.load(model)):
         return
     note_accuracy(network, card, tested, output)
     wrote_network(output, network.config.act, data)
@@ -283,9 +285,7 @@ def prune(
             points[index] = search.judged(point, found, dense, drawn.labels if labelled else None)
             chosen = points[index] if point is chosen else chosen
             progress(index + 1)
-    _print(points, chosen)
-    what = "top-1 and agreement" if labelled else "agreement"
-    say(f"{what} with the unpruned network on {drawn.name}; cycles by the cycle model, {hardware.name}")
+    said = []
     if rule == "auto":
         schedule = search.schedule_of(network, chosen.layers, chosen.rho, trim)
         by_rule = {"image": chosen.cycles}
@@ -293,10 +293,10 @@ def prune(
         by_rule |= search.tile_cycles(whole, pixels, hardware)
         rule = min(by_rule, key=by_rule.__getitem__)
         costs = ", ".join(f"{name} {value:,.0f}" for name, value in by_rule.items())
-        say(f"FFN2 rule {rule}; cycles by rule: {costs}")
+        said.append(f"FFN2 rule {rule}; cycles by rule: {costs}")
     search.apply(network, card, chosen, rule, trim)
+    table = right_aligned("energy dropped", "top-1", left=2)
     if max_loss:
-        table = right_aligned("energy dropped", "top-1", left=2)
         search.thresholds_for(
             network,
             card,
@@ -306,13 +306,19 @@ def prune(
             rule,
             lambda energy, reached: table.add_row(f"{energy:.2%}", f"{reached:.1%}"),
         )
-        OUT.print(table)
-        say(search.dropped_below(network.config.thresholds) if network.config.thresholds else "no thresholds")
     store.save(output, network, card)
     if json_file:
         write(json_file, json.dumps([_finite(vars(point)) for point in points], indent=1) + "\n")
     if plot:
         search.plot(points, chosen, hardware, plot)
+    _print(points, chosen)
+    what = "top-1 and agreement" if labelled else "agreement"
+    say(f"{what} with the unpruned network on {drawn.name}; cycles by the cycle model, {hardware.name}")
+    for text in said:
+        say(text)
+    if max_loss:
+        OUT.print(table)
+        say(search.dropped_below(network.config.thresholds) if network.config.thresholds else "no thresholds")
     for path in filter(None, (plot, json_file)):
         wrote(path)
     note_accuracy(network, card, tested, output)
@@ -444,6 +450,7 @@ def quantise(
     ffn_chunk: Annotated[
         int | None,
         Option(
+            min=1,
             metavar="NEURONS",
             help="Hidden neurons per chunk of FFN2; by default equal chunks of at most 384.",
         ),
@@ -501,6 +508,9 @@ def quantise(
         raise RowvitError(f"--percentile is not of the method {method}", "add --method percentile")
     network, card = store.load(model)
     config = network.config
+    rule = rule or ("image" if config.ffn2_rule == "none" else config.ffn2_rule)
+    if tile_rows and rule != "tile":
+        raise RowvitError(f"--tile-rows is for rule tile, not for {rule}", "add --rule tile, or leave it out")
     tested = test_set(data, card, measure, read_labels(labels))
     options = QuantOptions(
         name=card.name,
@@ -509,7 +519,7 @@ def quantise(
         std=card.std,
         resize=card.resize,
         crop=card.crop,
-        ffn2_rule=rule or ("image" if config.ffn2_rule == "none" else config.ffn2_rule),
+        ffn2_rule=rule,
         tile_rows=tile_rows or config.tile_rows,
         ffn_chunk=ffn_chunk or default_chunk(config),
         threshold_energy=threshold_energy,
@@ -540,13 +550,13 @@ def quantise(
     for row in noise:
         values = [row.activations.get(name) for name in noise[1].activations]
         table.add_row(row.layer, *map(text, [*values, row.weights, row.attention, row.ffn]))
-    say("Signal-to-noise ratios in dB; attn and ffn: the residual stream after them")
-    OUT.print(table)
     if json_file:
         write(json_file, json.dumps([_finite(vars(row)) for row in noise], indent=1, allow_nan=False) + "\n")
     package.meta["history"] = [*card.history, f"quantised ({method}) on {drawn.name}"]
     package.meta["accuracy"] = dict(card.accuracy)
     package.save(output)
+    say("Signal-to-noise ratios in dB; attn and ffn: the residual stream after them")
+    OUT.print(table)
     if tested is not None:
         from rowvit.measure.accuracy.evaluation import evaluate
 

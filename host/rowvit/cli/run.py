@@ -454,21 +454,23 @@ def profile(
     pixels = _one_image(model, image, network.meta)
     with status("predicting" if predict else "simulating one image"):
         found = measure.profile(network, pixels, hardware, model_memory, not predict, prices is not None)
+    saved = None
+    if prices is not None and isinstance(network, ModelPackage):
+        with status("counting what the network saves"):
+            saved = joules.savings(network, pixels, hardware, prices)
+    if trace_json:
+        write(trace_json, json.dumps(measure.trace(found)) + "\n")
+    if plot:
+        plots.save(measure.plot(found), plot)
     _print_profile(found)
     _print_fills(network.meta, hardware)
     print_host_work(found.host_work(square_side(network.meta["architecture"])))
     if prices is not None:
-        saved = None
-        if isinstance(network, ModelPackage):
-            with status("counting what the network saves"):
-                saved = joules.savings(network, pixels, hardware, prices)
         print_energy(found, prices, saved)
     OUT.print()
     if trace_json:
-        write(trace_json, json.dumps(measure.trace(found)) + "\n")
         say(f"{trace_json}: written; open it at ui.perfetto.dev")
     if plot:
-        plots.save(measure.plot(found), plot)
         wrote(plot)
 
 

@@ -267,6 +267,8 @@ def evaluate_command(
         raise RowvitError(f"--precision is for float networks, and {model} is int8", "leave it out")
     if cycles and isinstance(network, tuple):
         raise RowvitError(f"--cycles is for int8 networks, and {model} is a float one", "quantise it")
+    if scheduler and jobs > 1:
+        raise RowvitError("--jobs is for this machine, and --scheduler has workers of its own", "pass one")
     hardware = configs.load(config)
     tested = open_data(data, "test")
     meta = network[1] if isinstance(network, tuple) else network.meta

@@ -12,9 +12,19 @@ import re
 import sys
 from contextlib import suppress
 
-from PIL import Image, ImageOps
+from PIL import Image
 
 _LINES = 64  # that are written at once
+#: what brings a picture that lies as EXIF's orientation says upright
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 
 def main(form: str, most: int) -> int:
@@ -34,7 +44,8 @@ def main(form: str, most: int) -> int:
         with Image.open(io.BytesIO(data), formats=[form]) as image:
             image.load()
             del data
-            found = (ImageOps.exif_transpose(image) or image).convert("RGB")
+            turn = TURNS.get(image.getexif().get(0x0112, 1))
+            found = (image if turn is None else image.transpose(turn)).convert("RGB")
         del image
         out = sys.stdout.buffer
         out.write(b"%d %d\n" % found.size)

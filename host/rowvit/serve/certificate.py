@@ -13,9 +13,8 @@ import ssl
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
-from rowvit.errors import RowvitError, writing
+from rowvit.errors import RowvitError, temporary_directory, writing
 
 DAYS = 825  # that Apple's devices accept, at most
 _HOST = re.compile(r"(?!-)[A-Za-z0-9-]{1,63}(?<!-)(\.(?!-)[A-Za-z0-9-]{1,63}(?<!-))*\.?")
@@ -66,7 +65,7 @@ def make(path: Path, names: Sequence[str]) -> tuple[list[str], str]:
         raise RowvitError(f"{path} is there already", "name another file, or remove it")
     if shutil.which("openssl") is None:
         raise RowvitError("openssl is missing", "install it: apt install openssl")
-    with TemporaryDirectory() as folder:
+    with temporary_directory() as folder:
         key, certificate = Path(folder, "key"), Path(folder, "certificate")
         command = [
             *("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-sha256", "-days", str(DAYS)),

@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import os
-import tempfile
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
@@ -19,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from rowvit.errors import RowvitError
+from rowvit.errors import RowvitError, temporary_directory
 from rowvit.hardware.block_design import CORE, DMA, INTC, block_design
 from rowvit.hardware.config import HardwareConfig
 from rowvit.hardware.isa import COUNTERS, NOWHERE, REGISTERS, Engine, Error
@@ -210,7 +209,7 @@ class SimDevice(Device):
         self._slaves = block_design(config, frontend=frontend).addresses
         self._intc = _InterruptController()
         self._waited_since = self._looks = 0
-        self._directory = tempfile.TemporaryDirectory(prefix="rowvit-")
+        self._directory = temporary_directory()
         self.bitstream = str(Path(self._directory.name) / "rowvit.bit")
         header = BitHeader("rowvit_wrapper", "", "simulation", "", "", 0)
         Path(self.bitstream).write_bytes(header.encode(b""))

@@ -41,15 +41,18 @@ class _Running:
         with self._lock:
             if self.ended:
                 raise RowvitError(f"{Path(command[0]).name} is not started any more")
-            found = subprocess.Popen(
-                command,
-                env=environment,
-                text=True,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                start_new_session=True,
-            )
+            try:
+                found = subprocess.Popen(
+                    command,
+                    env=environment,
+                    text=True,
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.PIPE,
+                    start_new_session=True,
+                )
+            except OSError as error:  # as of a script whose interpreter is not there
+                raise RowvitError(f"{command[0]} cannot be run ({error.strerror})") from error
             self._all.add(found)
             return found
 

@@ -20,7 +20,7 @@ from multiprocessing.process import BaseProcess
 from typing import TYPE_CHECKING, Any
 
 from rowvit.decoding import ROOM, SAID, say_once
-from rowvit.errors import RowvitError
+from rowvit.errors import RowvitError, temporary_directory
 from rowvit.targets.guard import Difference
 from rowvit.targets.open import open as open_target
 from rowvit.targets.target import position
@@ -65,7 +65,7 @@ class Workers:
         self._spec = model, target, config, options
         self._processes: dict[Connection, BaseProcess] = {}
         # what they write, and do not remove when they are killed
-        self._files = tempfile.TemporaryDirectory(prefix="rowvit-")
+        self._files = temporary_directory()
 
     def map(
         self, starts: Sequence[Sequence[ImageSource]], first: int = 0, refused: Refused | None = None

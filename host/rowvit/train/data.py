@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -16,6 +17,8 @@ from rowvit.errors import RowvitError
 from rowvit.images import decode, upright
 from rowvit.photos import Photos, encoded
 from rowvit.train.subject import background, subject
+
+_NARROWEST = 3 / 4  # of a random crop's sides, the ratio
 
 
 @dataclass(frozen=True)
@@ -81,6 +84,8 @@ class TrainingSet(Dataset):
         steps: list[v2.Transform] = []
         self.masks, self.background = masks, augmentation.background
         self.cropped = augmentation.crop < 1
+        # of a photo's shorter side: so the smallest crop has as many pixels as the network, or more
+        self.enough = math.ceil(side / math.sqrt(augmentation.crop * _NARROWEST))
         if self.cropped:
             steps.append(v2.RandomResizedCrop(side, scale=(augmentation.crop, 1.0), interpolation=mode))
         if augmentation.flip:
@@ -95,7 +100,7 @@ class TrainingSet(Dataset):
         file = encoded(self.photos.files[index])
         try:
             if self.cropped:
-                with upright(file) as opened:
+                with upright(file, self.enough) as opened:
                     image = opened.copy()
             else:
                 image = Image.fromarray(decode(file, self.side, self.resize, self.crop))

@@ -115,6 +115,7 @@ class Trainer:
         ]
         self.fingerprint = self._fingerprint(photos)
         self.done = 0  # steps
+        self._written = time.monotonic()  # the state
 
     def run(self, progress: Progress = lambda *_: None) -> None:
         """Train, from the saved state if there is one; `save` or `forget` ends the run."""
@@ -130,7 +131,9 @@ class Trainer:
             if self.done < first + steps:
                 trained: nn.Module = Apart(self.model) if phase.apart else self.model
                 if self.world > 1:
-                    trained = nn.parallel.DistributedDataParallel(trained)
+                    # what finds unused parameters, such as those of no class token, never changes the order
+                    # of its sums, which a training that goes on could not know
+                    trained = nn.parallel.DistributedDataParallel(trained, find_unused_parameters=True)
                 self._phase(trained, phase, first, steps, saved, progress)
                 saved = None
             first += steps
@@ -179,7 +182,6 @@ class Trainer:
         scales = None
         if phase.quantise:
             scales = saved["scales"] if saved is not None and self.done > first else self._scales()
-        written = time.monotonic()
         for images, labels in self._batches(first, steps):
             torch.manual_seed(hash((recipe.seed, self.done, self.rank)) & 0x7FFF_FFFF)
             # the same in all processes
@@ -204,9 +206,9 @@ class Trainer:
                 )
             if self.rank == 0:
                 progress(self.done, sum(self.steps), phase, value)
-            if time.monotonic() - written > self.save_every:
+            if time.monotonic() - self._written >= self.save_every:
                 self._write_state(optimizer, scales)
-                written = time.monotonic()
+                self._written = time.monotonic()
         set_pruning(model, pruning)
 
     def _scales(self) -> dict[str, float]:
@@ -298,7 +300,7 @@ class Trainer:
         files = [file.name if isinstance(file, Path) else len(file) for file in photos.files]
         told = self.recipe, photos.name, photos.classes, files, cards
         sha = hashlib.sha256(repr(told).encode())
-        if least := [phase.min_steps for phase in self.recipe.phases if phase.min_steps]:
+        if any(least := [phase.min_steps for phase in self.recipe.phases]):
             sha.update(repr(least).encode())
         sha.update(photos.labels.tobytes())
         for model, _ in networks:

@@ -483,6 +483,39 @@ def test_a_stream_that_takes_no_more(variables):
     assert ended.stderr == "rowvit: standard output cannot be written (No space left on device)\n"
 
 
+def test_what_cannot_be_printed_is_written(small, tmp_path):
+    if not Path("/dev/full").exists():
+        pytest.skip("there is no /dev/full")
+    written = tmp_path / "bench.json", tmp_path / "trace.json"
+    for command, file in (
+        (["bench", small["package"], "-t", "golden", "-c", "tiny", "-n", "2", "--json"], written[0]),
+        (["profile", small["package"], "-c", "tiny", "--predict", "--trace-json"], written[1]),
+    ):
+        with open("/dev/full", "w") as full:
+            words = [sys.executable, "-m", "rowvit", *map(str, command), str(file)]
+            ended = subprocess.run(words, stdout=full, stderr=-1, text=True, timeout=HANG)
+        assert ended.returncode == 2 and "standard output cannot be written" in ended.stderr
+        json.loads(file.read_text())
+
+
+def test_names_that_the_system_refuses(small, tmp_path):
+    """What it says of a file is one sentence."""
+    name = "n" * 5000
+    for command in (
+        ("run", small["package"], tmp_path / name, "-t", "golden", "-c", "tiny"),
+        ("profile", small["package"], "--predict", "--trace-json", tmp_path / name),
+        ("info", tmp_path / name),
+    ):
+        assert "File name too long" in mistake(*command)
+
+
+def test_no_temporary_folder(small, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", "/nonexistent")
+    images = [small["images"]] * 40
+    said = mistake("run", small["package"], *images, "-t", "golden", "-c", "tiny", "--jobs", "2")
+    assert "no temporary folder can be made" in said and "TMPDIR" in said
+
+
 @pytest.mark.parametrize("file", ["waveform.fst", None])
 def test_a_full_disk_is_not_standard_outputs_fault(monkeypatch, file):
     def full(*_):

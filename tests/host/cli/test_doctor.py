@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
+import os
 import re
 import subprocess
 import sys
@@ -58,6 +59,17 @@ def test_what_is_not_here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> No
     assert found["C++ compiler"][0] == "missing" and "pip install ziglang" in found["C++ compiler"][1]
     assert found["model"][0] == "missing" and "pip install 'rowvit[model]' (" in found["model"][1]
     assert "torch" in found["model"][1]
+
+
+def test_a_verilator_that_cannot_be_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "verilator").write_text("#!/nonexistent/perl\n")
+    (tmp_path / "verilator").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    found = rows(CliRunner().invoke(app, ["doctor"]).output)
+    assert (
+        found["Verilator"][0] == "missing"
+        and "cannot be run (No such file or directory)" in found["Verilator"][1]
+    )
 
 
 @pytest.mark.parametrize(

@@ -149,11 +149,12 @@ def test_photos_without_labels(tmp_path: Path) -> None:
     assert following in result.stdout.replace("\n", "")
 
 
-def test_command_with_fine_tuning(tmp_path: Path) -> None:
+@pytest.mark.parametrize("aware", ["", "quantise = true\n"])
+def test_command_with_fine_tuning(tmp_path: Path, aware: str) -> None:
     data = sets.archive(tmp_path / "a.npz", train=48)
     store.save(tmp_path / "in.safetensors", network(), CARD)
     (tmp_path / "r.toml").write_text(
-        "batch = 8\n[[phase]]\nname = 'heal'\nepochs = 1\nlr = 1e-3\ndistill = 0.5"
+        f"batch = 8\n[[phase]]\n{aware}name = 'heal'\nepochs = 1\nlr = 1e-3\ndistill = 0.5"
     )
     arguments = [tmp_path / "in.safetensors", "--data", data, "-o", tmp_path / "out.safetensors"]
     arguments += ["--photos", 20, "--check", 10, "--recipe", tmp_path / "r.toml"]

@@ -315,6 +315,18 @@ def test_hidden_channels_with_thresholds_are_not_smoothed() -> None:
     smooth(model, MEAN, STD, pictures(10), 0.5)
 
 
+def test_options_that_would_do_nothing(tmp_path: Path) -> None:
+    store.save(tmp_path / "in.safetensors", network(CONFIG), store.Card("net", list(sets.COLOURS)))
+    line = ["quantise", str(tmp_path / "in.safetensors"), "--data", str(sets.archive(tmp_path / "a.npz"))]
+    line += ["-o", str(tmp_path / "out.safetensors")]
+    for more, said in (
+        (["--rule", "image", "--tile-rows", "8"], "--tile-rows is for rule tile, not for image"),
+        (["--ffn-chunk", "0"], "should be greater than or equal to 1"),
+    ):
+        done = CliRunner().invoke(app, [*line, *more])
+        assert done.exit_code == 2 and said in " ".join(done.output.replace("│", " ").split())
+
+
 def test_rows_of_a_tile_are_the_networks(tmp_path: Path) -> None:
     """Unless an option says otherwise."""
     store.save(

@@ -23,6 +23,7 @@ from pathlib import Path
 import numpy as np
 import photos as sets
 import pytest
+from clocks import FakeClock
 from PIL import Image
 from typer.testing import CliRunner
 from waiting import HANG, until
@@ -36,7 +37,7 @@ from rowvit.cli import app  # noqa: E402
 from rowvit.measure.accuracy.evaluation import evaluate  # noqa: E402
 from rowvit.model import store  # noqa: E402
 from rowvit.model.vit import VisionTransformer, ViTConfig, normalise, predict  # noqa: E402
-from rowvit.photos import open_data  # noqa: E402
+from rowvit.photos import Photos, open_data  # noqa: E402
 from rowvit.train import recipe as recipes  # noqa: E402
 from rowvit.train.apart import Apart  # noqa: E402
 from rowvit.train.data import Augmentation, TrainingSet  # noqa: E402
@@ -708,6 +709,102 @@ def test_two_processes_train_the_same_network(tmp_path: Path) -> None:
     assert any(not torch.allclose(first[name], start_weights[name], atol=1e-3) for name in first)
     for name in first:
         assert torch.allclose(first[name], second[name], atol=2e-4), name
+
+
+CONTINUED = """
+import sys
+from pathlib import Path
+import numpy as np
+import torch
+import torch.distributed as dist
+from rowvit.model.store import Card
+from rowvit.model.vit import VisionTransformer, ViTConfig
+from rowvit.photos import Photos
+from rowvit.train.loop import Trainer
+from rowvit.train.recipe import Phase, Recipe
+
+torch.set_num_threads(1)
+drawn = np.random.default_rng(0)
+pictures = [drawn.integers(0, 256, (16, 16, 3), dtype=np.uint8) for _ in range(24)]
+photos = Photos(pictures, drawn.integers(0, 2, 24), ("a", "b"), "noise")
+recipe = Recipe((Phase(2, 1e-3), Phase(1, 1e-3)), batch=12, precision="fp32")
+state = Path(sys.argv[1])
+
+
+class Stop(Exception):
+    pass
+
+
+def trained(after=None):
+    torch.manual_seed(0)
+    shape = dict(act="relu", prefix=0, pool="norm-mean")
+    model = VisionTransformer(ViTConfig(16, 8, 64, 3, 4, 256, 2, **shape))
+    for weight in model.parameters():
+        if weight.ndim > 1:
+            torch.nn.init.normal_(weight, std=0.05)
+    every = 9999 if after is None else 0
+    trainer = Trainer(model, Card("n", ["a", "b"]), photos, recipe, state, save_every=every)
+    write = trainer._write_state
+
+    def written(*arguments):
+        write(*arguments)
+        dist.barrier()
+        if trainer.done == after:
+            raise Stop
+
+    trainer._write_state = written
+    try:
+        trainer.run()
+    except Stop:
+        pass
+    return model
+
+
+whole = trained()
+trained(after=3)
+same = map(torch.equal, whole.state_dict().values(), trained().state_dict().values())
+print("the same" if all(same) else "another", flush=True)
+dist.barrier()
+dist.destroy_process_group()
+"""
+
+
+def test_three_processes_go_on_as_they_were(tmp_path: Path) -> None:
+    """Of a network without a class token, whose parameter of none gets no gradient."""
+    (tmp_path / "continued.py").write_text(CONTINUED)
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "3"]
+    done = subprocess.run(
+        [*launch, tmp_path / "continued.py", tmp_path / "x.state"],
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=HANG,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("the same") == 3 and "another" not in done.stdout
+
+
+def test_states_of_short_phases(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However short phases are, a state is written when it is time."""
+    photos = open_data(sets.archive(tmp_path / "a.npz"), "train")
+    model, card = store.load(network(tmp_path / "in.safetensors"))
+    recipe = Recipe((Phase(1 / 3, 1e-3),) * 6, batch=8, precision="fp32")
+    clock, written = FakeClock(), list[int]()
+    monkeypatch.setattr("rowvit.train.loop.time", clock)
+    trainer = Trainer(model, card, photos, recipe, tmp_path / "x.state", save_every=60.0)
+    monkeypatch.setattr(trainer, "_write_state", lambda *_: written.append(trainer.done))
+    trainer.run(lambda *_: clock.sleep(25))
+    assert written == [3, 6]
+
+
+def test_large_photos_are_decoded_no_larger_than_crops_need(tmp_path: Path) -> None:
+    """A phone's photo of 24 megapixels, held upright, fits the memory for pictures, as elsewhere."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (5712, 4284), (90, 140, 60)).save(tmp_path / "a.jpg", exif=exif)
+    photos = Photos([tmp_path / "a.jpg"], np.zeros(1, np.int64), ("a",), "phone")
+    found, _ = TrainingSet(photos, 32, "bicubic", Augmentation(crop=0.6), 1)[0]
+    assert np.abs(found.float().mean(dim=(1, 2)).numpy() - [90, 140, 60]).max() < 2
 
 
 @pytest.mark.parametrize("side", [16, 20])

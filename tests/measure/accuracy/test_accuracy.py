@@ -385,6 +385,8 @@ def test_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "quantise it" in call(tmp_path / "float.safetensors", "--data", data, "--target", "sim", code=2)
     said = call(tmp_path / "float.safetensors", "--data", data, "--cycles", 2, code=2)
     assert "--cycles is for int8 networks" in said
+    said = call(*arguments, "--scheduler", "tcp://localhost:1", "--jobs", 2, code=2)
+    assert "--jobs is for this machine" in said
     assert "'most' is not one of" in call(*arguments, "--rule", "most", code=2)
     assert "rowvit run" in call(*arguments, "--target", "board", code=2)
     monkeypatch.setattr("rowvit.measure.accuracy.evaluation.evaluate", None)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import asdict
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from rowvit.measure.power.instrument import Instrument
 from rowvit.measure.power.passes import PowerPass, PowerPlan
 from rowvit.measure.power.protocol import measure
 from rowvit.measure.power.samples import Samples
-from rowvit.measure.power.statistics import MOST_SAMPLES, figures, student_t
+from rowvit.measure.power.statistics import MOST_SAMPLES, disagreements, figures, student_t
 
 
 @given(st.integers(5, 40), st.integers(0, 2**32 - 1))
@@ -171,6 +172,27 @@ def test_long_logs_are_kept_as_means():
     assert kept["means_of"] == math.ceil(near.sum() / MOST_SAMPLES) > 1
     assert len(kept["times"]) <= MOST_SAMPLES
     assert np.mean(kept["times"]) == pytest.approx(times[near].mean(), rel=1e-3)
+
+
+@pytest.mark.parametrize("every", [0.002, 0.0021, 0.0033])
+def test_means_reach_as_far_as_the_log(every):
+    """A log may end a moment behind the last pass."""
+    passes, samples = made_up([3.0] * 5, [4.0] * 5, [10] * 5)
+    times = np.arange(passes[0].start, passes[-1].end + 2 * every, every)
+    found = figures(passes, Samples(times, np.interp(times, samples.times, samples.watts)))
+    kept, block = found["samples"], found["samples"]["means_of"]
+    assert block > 1 and len(kept["times"]) <= MOST_SAMPLES
+    assert (kept["times"][0], kept["times"][-1]) == (times[0], times[-1])
+    inner = [
+        times[first : min(first + block, len(times) - 1)].mean() for first in range(1, len(times) - 1, block)
+    ]
+    np.testing.assert_allclose(kept["times"][1:-1], inner)
+    document = {
+        "passes": [asdict(one) for one in passes],
+        "power": found,
+        "idle": {"watts": found["idle_watts"]["value"]},
+    }
+    assert disagreements(document) == []
 
 
 @pytest.mark.parametrize(

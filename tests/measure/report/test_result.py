@@ -60,6 +60,15 @@ def test_complete_results_pass(document, power_file):
     assert check.check(json.loads(power_file.read_text())) == []
 
 
+def test_where_nothing_can_be_written(document, tmp_path, rowvit_command, monkeypatch):
+    """A check writes nothing."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "report.html").mkdir()
+    (tmp_path / "result.json").write_text(json.dumps(document))
+    assert "complete" in rowvit_command("report", "--check", "result.json").stdout
+    assert "report.html: cannot be written" in rowvit_command("report", "result.json", code=2).stderr
+
+
 @pytest.mark.parametrize("path", ASKED.values(), ids=ASKED)
 def test_what_is_missing_is_named(document, path, tmp_path, rowvit_command):
     file = tmp_path / "result.json"

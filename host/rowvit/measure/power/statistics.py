@@ -246,12 +246,14 @@ def _near(passes: Sequence[PowerPass], samples: Samples) -> Samples:
 
 
 def _kept(samples: Samples) -> dict[str, Any]:
-    """Samples for the result file: all, or means of as many as make it `MOST_SAMPLES`."""
-    block = -(-len(samples.times) // MOST_SAMPLES)
-    count = len(samples.times) // block * block
-    times, watts = (
-        values[:count].reshape(-1, block).mean(axis=1) for values in (samples.times, samples.watts)
-    )
+    """Samples for the result file: all, or the first, the last, and between them means of so many, and of
+    what is left, that it has at most `MOST_SAMPLES`.
+    """
+    count = len(samples.times)
+    block = max(1, -(-(count - 2) // (MOST_SAMPLES - 2)))
+    starts = sorted({0, *range(1, count - 1, block), count - 1})
+    counts = np.diff([*starts, count])
+    times, watts = (np.add.reduceat(values, starts) / counts for values in (samples.times, samples.watts))
     return {"times": times.tolist(), "watts": watts.tolist(), "means_of": block}
 
 

@@ -127,6 +127,7 @@ def test_what_is_asked_of_another_server(tmp_path):
 
     paths = [
         "/lessons/lesson-a/learn",
+        "/v2/models/lesson-a/infer",
         "/models/lesson-a/classify",
         "/models/a/lessons",
         "/models/a/classify",

@@ -384,6 +384,66 @@ def test_a_large_answer_for_which_there_is_no_room(networks, puppet):
     assert sent[0]["status"] == 429 and b"too many large requests" in sent[1]["body"]
 
 
+def test_small_answers_beside_large_requests(networks, puppet):
+    """They have room of their own, as small requests do, whose place they take."""
+    sizes: list[int] = []
+
+    async def app(scope, receive, send):
+        while (await receive())["more_body"]:
+            pass
+        await Response(bytes(100_000))(scope, receive, send)
+
+    async def main() -> None:
+        limits = Limits(body=1 << 20, bodies=4 << 20, deadline=2.0)
+        own = gate.Gate(app, Service(networks, "sim", lambda: puppet, limits), None)
+        own._bodies.all.add(gate._Body("127.0.0.2", 4 << 20, arrived=True))
+        scope = {"type": "http", "method": "POST", "path": "/x", "raw_path": b"/x", "query_string": b""}
+        scope |= {"headers": [(b"content-length", b"500000")], "client": ("127.0.0.2", 1), "scheme": "http"}
+        parts = [{"type": "http.request", "body": bytes(500_000), "more_body": False}]
+
+        async def receive():
+            return parts.pop()
+
+        async def send(message):
+            assert message.get("status", 200) == 200
+            sizes.extend(one.size for one in own._bodies.all if one.sends)
+
+        with anyio.fail_after(HANG):
+            await own(scope, receive, send)
+
+    anyio.run(main)
+    assert len(sizes) >= 3 and set(sizes) == {100_000}
+
+
+def test_large_answers_of_one_address_wait_for_each_other(networks, puppet):
+    """And while they are written, nobody takes their room: their clients are not to blame."""
+    statuses: list[int] = []
+
+    async def app(scope, receive, send):
+        await scope["state"]["answers"](3_000_000)
+        await anyio.sleep(0.05)
+        await Response(bytes(1_500_000))(scope, receive, send)
+
+    async def asked(own: gate.Gate, address: str) -> None:
+        async def send(message):
+            statuses.extend([message["status"]] if "status" in message else [])
+
+        scope = {"type": "http", "method": "GET", "path": "/x", "raw_path": b"/x", "query_string": b""}
+        await own(scope | {"headers": [], "client": (address, 1), "scheme": "http"}, None, send)
+
+    async def main() -> None:
+        limits = Limits(body=1 << 20, bodies=4 << 20, deadline=HANG)
+        own = gate.Gate(app, Service(networks, "sim", lambda: puppet, limits), None)
+        with anyio.fail_after(HANG):
+            async with anyio.create_task_group() as group:
+                for address in ("127.0.0.2", "127.0.0.2", "127.0.0.3"):
+                    group.start_soon(asked, own, address)
+        assert not own._bodies.all
+
+    anyio.run(main)
+    assert statuses == [200] * 3
+
+
 def test_a_refused_body_is_not_taken_for_ever(networks, puppet):
     """Its client gets the sentence, and may go on for a while, as it may look for it only then."""
     with (
@@ -540,7 +600,7 @@ def test_bodies_that_cannot_give_way():
     own = gate._Body("B")
     bodies.all |= {gate._Body("A", 60, arrived=True), gate._Body("A"), own}
     with pytest.raises(Refusal, match="too many large requests"):
-        bodies.add(own, 5, 64)
+        bodies.take(own, 5, 64)
 
 
 @pytest.mark.parametrize("displaced", [False, True])
@@ -549,8 +609,9 @@ def test_who_does_not_take_a_large_answer_is_left(networks, puppet, caplog, disp
     taken: list[int] = []
 
     async def answers(scope, receive, send):
-        scope["state"]["sends"](scope["size"])
-        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await scope["state"]["answers"](scope["size"])
+        length = (b"content-length", str(scope["size"]).encode())
+        await send({"type": "http.response.start", "status": 200, "headers": [length]})
         for number in range(100):
             await send({"type": "http.response.body", "body": bytes(30_000), "more_body": True})
             taken.append(number)

@@ -472,16 +472,18 @@ def _write_result(
 ) -> None:
     """Write a result where --json says, and then show it, unless that is standard output.
 
-    `RowvitError` if writing fails; what cannot be shown is written.
+    `RowvitError` if writing fails; what cannot be written is shown, and what cannot be shown is written.
     """
     from rowvit.measure import result
 
     if str(path) == "-":
         typer.echo(json.dumps(document, indent=1))
         return
-    if path:
-        result.write(path, document)
-    show(document)
+    try:
+        if path:
+            result.write(path, document)
+    finally:
+        show(document)
     if path:
         say(f"{path}: the result; rowvit report {path}", ERR)
 

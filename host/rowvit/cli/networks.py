@@ -306,19 +306,22 @@ def prune(
             rule,
             lambda energy, reached: table.add_row(f"{energy:.2%}", f"{reached:.1%}"),
         )
-    store.save(output, network, card)
-    if json_file:
-        write(json_file, json.dumps([_finite(vars(point)) for point in points], indent=1) + "\n")
-    if plot:
-        search.plot(points, chosen, hardware, plot)
-    _print(points, chosen)
-    what = "top-1 and agreement" if labelled else "agreement"
-    say(f"{what} with the unpruned network on {drawn.name}; cycles by the cycle model, {hardware.name}")
-    for text in said:
-        say(text)
-    if max_loss:
-        OUT.print(table)
-        say(search.dropped_below(network.config.thresholds) if network.config.thresholds else "no thresholds")
+    try:
+        store.save(output, network, card)
+        if json_file:
+            write(json_file, json.dumps([_finite(vars(point)) for point in points], indent=1) + "\n")
+        if plot:
+            search.plot(points, chosen, hardware, plot)
+    finally:  # what cannot be written is shown all the same
+        _print(points, chosen)
+        what = "top-1 and agreement" if labelled else "agreement"
+        say(f"{what} with the unpruned network on {drawn.name}; cycles by the cycle model, {hardware.name}")
+        for text in said:
+            say(text)
+        if max_loss:
+            OUT.print(table)
+            least = network.config.thresholds
+            say(search.dropped_below(least) if least else "no thresholds")
     for path in filter(None, (plot, json_file)):
         wrote(path)
     note_accuracy(network, card, tested, output)
@@ -550,13 +553,16 @@ def quantise(
     for row in noise:
         values = [row.activations.get(name) for name in noise[1].activations]
         table.add_row(row.layer, *map(text, [*values, row.weights, row.attention, row.ffn]))
-    if json_file:
-        write(json_file, json.dumps([_finite(vars(row)) for row in noise], indent=1, allow_nan=False) + "\n")
     package.meta["history"] = [*card.history, f"quantised ({method}) on {drawn.name}"]
     package.meta["accuracy"] = dict(card.accuracy)
-    package.save(output)
-    say("Signal-to-noise ratios in dB; attn and ffn: the residual stream after them")
-    OUT.print(table)
+    ratios = json.dumps([_finite(vars(row)) for row in noise], indent=1, allow_nan=False)
+    try:
+        package.save(output)
+        if json_file:
+            write(json_file, ratios + "\n")
+    finally:  # what cannot be written is shown all the same
+        say("Signal-to-noise ratios in dB; attn and ffn: the residual stream after them")
+        OUT.print(table)
     if tested is not None:
         from rowvit.measure.accuracy.evaluation import evaluate
 

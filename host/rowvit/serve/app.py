@@ -176,7 +176,7 @@ async def _infer(request: Request) -> Response:
     results = [answer.result for answer in answers]
     write = partial(protocol.write_response, _as_asked(request, network), asked, results)
     if (size := protocol.largest(asked)) > _LARGE:
-        request.state.sends(size)
+        await request.state.answers(size)
         content, length = await asyncio.to_thread(write)
     else:
         content, length = write()

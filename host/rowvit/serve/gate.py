@@ -77,7 +77,7 @@ class _Body:
     most: int = 0  # that it ever was
     read: int = 0
     arrived: bool = False
-    sends: bool = False  # a large answer, which counts as well
+    sends: bool = False  # a large answer, which counts in its place
     displaced: bool = False
     scope: anyio.CancelScope | None = None  # in which its client is waited for
 
@@ -92,11 +92,14 @@ class _Bodies:
 
     def __init__(self) -> None:
         self.all: set[_Body] = set()
-        self._less = asyncio.Event()  # that one is gone
+        self._less = asyncio.Event()  # that one is gone, or smaller
 
-    def add(self, own: _Body, size: int, limit: int) -> None:
-        """So many bytes more of a body; `Refusal` 429 if all have more than ``limit``, and none gives way."""
-        own.size += size
+    def take(self, own: _Body, size: int, limit: int) -> None:
+        """So many bytes are a body's; `Refusal` 429 if all have more than ``limit``, and none gives way."""
+        less, own.size = size <= own.size, size
+        if less:
+            self._wake()
+            return
         own.most = max(own.most, own.size)
         while sum(one.size for one in self.all) > limit:
             by_address: Counter[str] = Counter()
@@ -117,13 +120,16 @@ class _Bodies:
         with anyio.move_on_after(seconds):
             while True:
                 try:
-                    return self.add(own, size, limit)
+                    return self.take(own, size, limit)
                 except Refusal:
                     await self._less.wait()
         raise _too_many()
 
     def discard(self, own: _Body) -> None:
         self.all.discard(own)
+        self._wake()
+
+    def _wake(self) -> None:
         self._less.set()
         self._less = asyncio.Event()
 
@@ -194,11 +200,16 @@ class Gate:
         room = max(limits.bodies, largest)
 
         def hold(size: int) -> None:
-            self._bodies.add(own, size, room)
+            self._bodies.take(own, own.size + size, room)
 
-        def sends(size: int) -> None:
-            own.sends = own.arrived = True
-            self._bodies.add(own, size - own.size, max(limits.bodies, size))  # one there is room for, alone
+        def beside(size: int, most: int) -> int:
+            """Bytes of all: small ones do not wait for large ones that dawdle."""
+            return most + most // 4 if size <= _LARGE else most
+
+        async def answers(size: int) -> None:
+            """Room for an answer, which then counts in place of its request; of any size if it is alone."""
+            left = max(0.0, begin + limits.deadline - time.monotonic())
+            await self._bodies.let_in(own, size, beside(size, max(limits.bodies, size)), left)
 
         until = math.inf  # that its client must have taken the answer
 
@@ -209,9 +220,10 @@ class Gate:
                 last = [(b"connection", b"close")] if self.service.stopping else []
                 message["headers"] = [*message["headers"], *_HEADERS, *last]
                 size = int(Headers(raw=message["headers"]).get("content-length", "0"))
-                if size > _PART and not own.sends:
+                if size > _PART:
                     try:
-                        await counted(size)
+                        await answers(size)
+                        own.sends = True
                     except Refusal as refusal:
                         status = refusal.status
                         await self._refused(request, refusal)(scope, receive, send)
@@ -231,19 +243,13 @@ class Gate:
                 whole.cancel()
                 await anyio.sleep_forever()
 
-        async def counted(size: int) -> None:
-            own.sends = own.arrived = True
-            await self._bodies.let_in(own, size - own.size, max(limits.bodies, size), limits.deadline)
-
         async def limited() -> Message:
             if own.arrived:
                 return await receive()
             message: Message | None = None
             if not own.read and (length := _length(request)):
                 left = max(0.0, begin + limits.deadline - time.monotonic())
-                # small ones do not wait for large ones that dawdle
-                most = room + room // 4 if length <= _LARGE else room
-                await self._bodies.let_in(own, length, most, left)
+                await self._bodies.let_in(own, length, beside(length, room), left)
             with anyio.move_on_after(max(0.0, begin + limits.deadline - time.monotonic())) as waiting:
                 own.scope = waiting
                 message = await receive()
@@ -260,7 +266,7 @@ class Gate:
                 hold(own.read - own.size)
             return message
 
-        scope.setdefault("state", {}).update(note="", hold=hold, sends=sends)
+        scope.setdefault("state", {}).update(note="", hold=hold, answers=answers)
         request = Request(scope)
         try:
             try:

@@ -114,9 +114,8 @@ async def _package(request: Request) -> Response:
     name = class_name(request.query_params.get("name", f"{lesson.network.name}-taught"))
     package = lesson.package(name, flag(request, "keep", True))
     size = sum(tensor.nbytes for tensor in package.tensors.values())
-    request.state.sends(2 * size)  # it is there twice while it is encoded
+    await request.state.answers(2 * size)  # it is there twice while it is encoded
     data = await service.beside(package.encode, name)
-    request.state.sends(len(data))
     file = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.") or "taught"
     headers = {"Content-Disposition": f'attachment; filename="{file}.safetensors"'}
     return Response(data, headers=headers, media_type="application/octet-stream")

@@ -26,6 +26,7 @@ from waiting import HANG, until
 
 from rowvit.cli import app
 from rowvit.cli.common import ERR, Terminated, progress_bar
+from rowvit.errors import RowvitError
 from rowvit.formats import container
 from rowvit.formats.package import ModelPackage
 from rowvit.hardware.isa import COUNTERS
@@ -496,6 +497,18 @@ def test_what_cannot_be_printed_is_written(small, tmp_path):
             ended = subprocess.run(words, stdout=full, stderr=-1, text=True, timeout=HANG)
         assert ended.returncode == 2 and "standard output cannot be written" in ended.stderr
         json.loads(file.read_text())
+
+
+def test_what_cannot_be_written_is_shown(small, tmp_path, monkeypatch):
+    """As on a disk that others fill while it is measured."""
+
+    def full(path, document):
+        raise RowvitError(f"{path}: cannot be written (No space left on device)")
+
+    monkeypatch.setattr("rowvit.measure.result.write", full)
+    options = "-t", "golden", "-c", "tiny", "-n", "2", "--json", tmp_path / "bench.json"
+    ended = rowvit("bench", small["package"], *options, code=2)
+    assert "No space left" in ended.stderr and "images/s" in ended.stdout
 
 
 def test_names_that_the_system_refuses(small, tmp_path):

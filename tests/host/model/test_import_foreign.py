@@ -151,6 +151,15 @@ def test_heads_that_transformers_leaves_out(tmp_path: Path) -> None:
         assert ("2 heads of 64 channels assumed" in " ".join(found.notes)) == (kind == "another")
 
 
+def test_the_whole_says_how_photos_come() -> None:
+    """Not a part of it, which may be another network by itself."""
+    pixels = {"size": {"height": 518, "width": 518}}
+    for whole, part, mean in (("depth_anything", "dinov2", 0.5), ("blip", "blip_vision_model", 0.48145466)):
+        settings = {"model_type": whole, "backbone_config": {"model_type": part}}
+        found = neighbours.Neighbours(settings, pixels)._processing
+        assert "do_center_crop" not in found and found["image_mean"][0] == mean
+
+
 @torch.no_grad()
 def test_positions_that_settings_deny(tmp_path: Path) -> None:
     plain = dict(use_absolute_position_embeddings=False, use_relative_position_bias=False)

@@ -59,7 +59,7 @@ _PROCESSOR_OF = {
     **dict.fromkeys(("siglip", "siglip_vision_model"), "SiglipImage"),
     "blip": "Blip",
     "deit": "DeiT",
-    "depth_anything": "DPT",
+    **dict.fromkeys(("depth_anything", "dpt"), "DPT"),
     "dinov2": "Bit",
     "dinov3_vit": "DINOv3ViT",
 }
@@ -93,9 +93,12 @@ _HEADS = {
     **dict.fromkeys(
         ("beit", "blip_vision_model", "clip_vision_model", "data2vec-vision", "deit", "dinov2"), 12
     ),
+    **dict.fromkeys(("altclip_vision_model", "chinese_clip_vision_model", "clipseg_vision_model"), 12),
+    **dict.fromkeys(("git_vision_model", "xclip_vision_model"), 12),
     **dict.fromkeys(("dinov2_with_registers", "metaclip_2_vision_model", "siglip_vision_model", "vit"), 12),
     **dict.fromkeys(("owlv2_vision_model", "owlvit_vision_model"), 12),
     **dict.fromkeys(("idefics3_vision", "phi4_multimodal_vision", "smolvlm_vision"), 16),
+    **dict.fromkeys(("blip_2_vision_model", "instructblip_vision_model", "kosmos_2_vision_model"), 16),
     "dinov3_vit": 6,
 }
 
@@ -237,7 +240,8 @@ class Neighbours:
     def _defaults(self) -> dict[str, Any]:
         """What transformers' processor does where the settings do not say, unless it is as most do."""
         kind = self.pixels.get("image_processor_type") or self.pixels.get("feature_extractor_type")
-        kind = str(kind or _PROCESSOR_OF.get(str(self.config.get("model_type")), ""))
+        whole, own = (str(config.get("model_type")) for config in (self._whole, self.config))
+        kind = str(kind or _PROCESSOR_OF.get(whole) or _PROCESSOR_OF.get(own, ""))
         return next((found for name, found in _PROCESSORS.items() if kind.startswith(name)), {})
 
     @property

@@ -10,8 +10,6 @@ from pathlib import Path
 from typing import Any
 
 IIO = Path("/sys/bus/iio/devices")
-
-
 Read = Callable[[], "float | None"]  #: degrees Celsius, None where they could not be read this time
 
 

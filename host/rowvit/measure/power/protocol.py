@@ -139,7 +139,7 @@ def document(
         note()
 
     passes = measure(plan, work, instrument, read, progress=over)
-    degrees = [one.temperature for one in passes if one.temperature is not None]
+    degrees = [one.temperature for one in passes]
     found |= {
         "protocol": {
             "warm_up": f"all images once, and {plan.settle:g} s of the same load before every pass",

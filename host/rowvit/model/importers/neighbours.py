@@ -128,10 +128,8 @@ class Neighbours:
     @property
     def like(self) -> str:
         """The library as which positions of an exported network are interpolated."""
-        registers = (
-            self.config.get("model_type") == "dinov2_with_registers"
-        )  # written as the original, like timm
-        return "transformers" if "model_type" in self.config and not registers else "timm"
+        kind = self.config.get("model_type")  # with registers it is the original's, as timm's is
+        return "timm" if kind in (None, "dinov2_with_registers") else "transformers"
 
     @property
     def foreign(self) -> str:

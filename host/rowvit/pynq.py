@@ -8,6 +8,7 @@ and serves remote boards alone. Their code needs neither: there, they are instal
 from __future__ import annotations
 
 import asyncio
+import atexit
 import sys
 from functools import partial
 
@@ -52,6 +53,7 @@ __all__ = [
     "PynqBuffer",
     "RuntimeMetadataParser",
     "allocate",
+    "give_loop",
     "hear",
     "interrupt",
     "pmbus",
@@ -63,6 +65,21 @@ class PynqBuffer(_buffer.PynqBuffer):
     """PYNQ's, which sets ``device``: since NumPy 2 arrays have a read-only one."""
 
     device = None
+
+
+def give_loop() -> None:
+    """Make an event loop for this thread if it has none: PYNQ asks for it where it looks for a device, and
+    where it opens and closes the files of interrupts.
+
+    Python makes one for the main thread alone, up to 3.13, and until one has ended there (`asyncio.run`).
+    """
+    try:
+        asyncio.get_event_loop()
+    except RuntimeError:
+        asyncio.set_event_loop(asyncio.new_event_loop())
+
+
+atexit.register(give_loop)  # in the main thread, where PYNQ then closes the files of interrupts
 
 
 def hear() -> None:

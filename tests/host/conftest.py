@@ -29,8 +29,8 @@ def make(standin):
     """Accelerators on the stand-in."""
     opened = []
 
-    def one(seed: int = 0, config=TINY, memory=None, budget=30_000, **options) -> Accelerator:
-        device = SimDevice(TINY, memory, seed, budget, rtl=standin)
+    def one(seed: int = 0, config=TINY, memory=None, budget=30_000, cached=True, **options) -> Accelerator:
+        device = SimDevice(TINY, memory, seed, budget, rtl=standin, cached=cached)
         opened.append(device)
         return Accelerator(RowvitOverlay(device.bitstream, config, device), **{"timeout": HANG} | options)
 

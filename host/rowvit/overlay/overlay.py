@@ -19,7 +19,7 @@ from rowvit.overlay.bitfile import CORE_TYPES, DMA_TYPE, BitHeader, Handoff, IpB
 from rowvit.overlay.claim import Claim, claim, turns
 from rowvit.overlay.core import RowvitCore
 from rowvit.overlay.dma import wake
-from rowvit.pynq import DMA, MMIO, Clocks, DefaultHierarchy, Device, Overlay, pynq
+from rowvit.pynq import DMA, MMIO, Clocks, DefaultHierarchy, Device, Overlay, give_loop, pynq
 
 LOG = logging.getLogger("rowvit")
 
@@ -283,6 +283,7 @@ class RowvitOverlay(Overlay):
             )
 
     def _driver(self, block: IpBlock):
+        give_loop()
         return reduce(getattr, block.path.split("/"), self)
 
     def _compare(self, block: IpBlock) -> None:
@@ -339,6 +340,7 @@ def _divided(index: int, wanted: float) -> clocks.Clock:
 
 def board_here() -> bool:
     """Whether PYNQ finds the programmable logic of a board."""
+    give_loop()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # PYNQ's, of a PC without accelerator cards
         return bool(Device.devices)

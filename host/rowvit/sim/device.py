@@ -167,6 +167,9 @@ class SimDevice(Device):
         Count what `activity` returns; the simulator is another one, and slower.
     frontend : str
         "host": the DMA's stream goes to the core; "hls": it goes through the preprocessor's C++.
+    cached : bool
+        Whether the processor sees buffers through a cache, as nothing flushes for it; False: as PYNQ
+        allocates them on a board, where reads and writes go to the memory at once.
 
     Raises
     ------
@@ -186,6 +189,7 @@ class SimDevice(Device):
         rtl: Path | None = None,
         activity: bool = False,
         frontend: str = "host",
+        cached: bool = True,
     ) -> None:
         super().__init__(f"rowvit-sim-{config.name}")
         self.name = self.tag
@@ -194,7 +198,7 @@ class SimDevice(Device):
         self.budget = budget
         self.capabilities = {"REGISTER_RW": True}
         self.arch = "armv7l" if hwh.is_zynq_7000(config) else "aarch64"
-        self._counts = activity
+        self._counts, self._cached = activity, cached
         self._library = _library(build(config, rtl, trace is not None, activity))
         kernel = build_frontend() if frontend == "hls" else None
         try:
@@ -347,9 +351,8 @@ class SimDevice(Device):
         """A buffer in the simulated DDR; ``RowvitError`` if there is no room."""
         size = max(int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize, 1)
         address = self._take(-(-size // PAGE) * PAGE)
-        buffer = PynqBuffer(
-            shape, dtype, buffer=np.zeros(size, np.uint8), device=self, device_address=address, bo=address
-        )
+        memory = np.zeros(size, np.uint8) if self._cached else self.ddr[address - DDR_BASE :][:size]
+        buffer = PynqBuffer(shape, dtype, buffer=memory, device=self, device_address=address, bo=address)
         buffer.memory = buffer.return_to = self
         buffer.pointer = address
         buffer.freed = True  # nothing to unmap

@@ -29,6 +29,7 @@ namespace {
 constexpr uint32_t LITE_TIMEOUT = 100000;  // cycles that an AXI4-Lite access may take
 constexpr size_t MAX_BURSTS = 16;          // read bursts the memory takes at once
 constexpr size_t STREAM_FIFO = 16;         // words the DMA buffers on their way to memory
+constexpr size_t STREAM_EARLY = 4;         // of these, words it takes before a transfer is set up (PG021)
 
 enum Failure : uint32_t {
     NONE = 0,
@@ -645,9 +646,10 @@ private:
                 }
             }
         }
-        // words of the next packet wait outside until the next transfer is set up
-        bool packet_ends = !m_fifo.empty() && m_fifo.back().last;
-        m_in.m_tready = m_s2mm.active && m_fifo.size() < STREAM_FIFO && !packet_ends && !m_stall_out.step();
+        // words of the next packet, but for the first ones, wait outside until the next transfer is set up
+        bool ends = std::any_of(m_fifo.begin(), m_fifo.end(), [](const Word& word) { return word.last; });
+        size_t room = m_s2mm.active && !ends ? STREAM_FIFO : STREAM_EARLY;
+        m_in.m_tready = m_fifo.size() < room && !m_stall_out.step();
     }
 
     void finish(Channel& channel) {

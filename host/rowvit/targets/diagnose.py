@@ -129,7 +129,6 @@ class _Walk:
             with allocate((_MEMORY,), np.uint8, target=self.device) as buffer:
                 buffer[:] = expected
                 buffer.flush()
-                buffer[:] = 0
                 buffer.invalidate()
                 if not np.array_equal(buffer, expected):
                     raise RowvitError("memory for the DMA loses data", "boot the image that PYNQ ships")

@@ -27,7 +27,7 @@ from rowvit.formats.description import image_shape
 from rowvit.formats.records import Answer, spans
 from rowvit.formats.work import Shape, shape
 from rowvit.hardware.isa import BUSY, DONE, ERROR, ID
-from rowvit.overlay.dma import DMA_HALTED, DMA_IDLE, MM2S, S2MM, dma_failed, dma_state, start, stop
+from rowvit.overlay.dma import DMA_HALTED, DMA_IDLE, MM2S, S2MM, dma_failed, dma_state, stop, wake
 from rowvit.reference.frontend import Geometry, fill_packet
 from rowvit.targets.target import Result, Target, loaded, read_program
 
@@ -782,7 +782,9 @@ class Accelerator(Target):
             path = self.overlay.handoff.dma.path
             stop(self.dma, path)  # before the core, whose TVALID may fall when it is reset, without TREADY
             self.core.reset()
-            start(self.dma, path)
+            wake(
+                self.dma, path
+            )  # again: it takes four words before it is started (PG021), the core's last ones
             for channel in (self.dma.sendchannel, self.dma.recvchannel):
                 channel.start()
             self.overlay.turns.last = self._own

@@ -108,8 +108,10 @@ def failed(checks: list[Check]) -> tuple[str, str, str]:
     return checks[-1].name, checks[-1].text, checks[-1].advice
 
 
-def test_a_sound_board(board):
-    checks = board()
+@pytest.mark.parametrize("cached", [True, False])
+def test_a_sound_board(board, cached):
+    """Also with the memory that PYNQ allocates there, in front of which there is no cache to lose it from."""
+    checks = board(cached=cached)
     assert [check.name for check in checks] == ["device", *FILES, *BOARD]
     assert {check.name for check in checks if check.ok is None} == {"same build", "provenance"}
     assert not [check for check in checks if check.ok is False]

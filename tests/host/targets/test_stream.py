@@ -34,8 +34,9 @@ def broken(after: int):
     raise Camera("the lens fell off")
 
 
+@pytest.mark.parametrize("cached", [True, False])
 @pytest.mark.parametrize("batch", [1, 2, 3])
-def test_a_camera_that_writes_to_one_array(batch):
+def test_a_camera_that_writes_to_one_array(batch, cached):
     """What it has given is what is computed, also where a batch waits for more."""
     sizes = dict(dim=16, depth=1, heads=1, image_size=8, patch_size=4, hidden=16, classes=3)
     package = random_package(np.random.default_rng(3), **sizes)
@@ -53,14 +54,18 @@ def test_a_camera_that_writes_to_one_array(batch):
     assert [result.logits.tolist() for result in golden.stream(camera(), batch)] == wanted
     ready = golden.prepared(camera(), batch)
     assert [result.logits.tolist() for result in golden.stream(ready, batch)] == wanted
-    with SimDevice(TINY) as device, Accelerator(RowvitOverlay(device.bitstream, TINY, device)) as acc:
+    with (
+        SimDevice(TINY, cached=cached) as device,
+        Accelerator(RowvitOverlay(device.bitstream, TINY, device)) as acc,
+    ):
         acc.load(package)
         assert [result.logits.tolist() for result in acc.stream(camera(), batch)] == wanted
 
 
-@pytest.fixture
-def acc(make) -> Accelerator:
-    made = make()
+@pytest.fixture(params=[True, False], ids=["cached", "plain"])
+def acc(make, request) -> Accelerator:
+    """With memory that the processor caches, and as on a board."""
+    made = make(cached=request.param)
     made.load(program())
     return made
 

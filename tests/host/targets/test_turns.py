@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,14 +20,15 @@ from types import SimpleNamespace
 import numpy as np
 import pynq
 import pytest
-from pynq import interrupt, uio
+from pynq import Device, interrupt, uio
 from waiting import HANG, until
 
 import rowvit
 from replay import IMAGES, TINY, fpga_manager, leak_free, program
 from rowvit.errors import RowvitError
 from rowvit.overlay import RowvitOverlay, claim
-from rowvit.pynq import PynqBuffer
+from rowvit.overlay.overlay import require_board
+from rowvit.pynq import PynqBuffer, give_loop
 from rowvit.quant.synthetic import random_package
 from rowvit.sim.device import IRQ_LINES, SimDevice
 from rowvit.targets.driver import Accelerator
@@ -542,7 +544,24 @@ class Uio:
         self.theirs.send(b"\0\0\0\1")
 
 
-def test_interrupts_reach_every_event_loop(make, monkeypatch):
+@pytest.fixture
+def lines(monkeypatch):
+    """PYNQ's files of interrupts by number: in place of the simulator's, those that a test opens."""
+    controller, found = interrupt._InterruptController, {}
+    yield SimpleNamespace(
+        found=found,
+        replace=lambda: (
+            monkeypatch.setattr(controller, "_uio_devices", found),
+            monkeypatch.setattr(controller, "_controllers", []),
+        ),
+    )
+    give_loop()  # which PYNQ asks for where it closes them
+    found.clear()
+    monkeypatch.undo()
+    gc.collect()
+
+
+def test_interrupts_reach_every_event_loop(make, monkeypatch, lines):
     """By PYNQ's own reader of UIO, which registers with the first loop alone."""
     acc = make(memory=None, budget=10**9)
     device, lock = acc.device, threading.RLock()
@@ -557,16 +576,41 @@ def test_interrupts_reach_every_event_loop(make, monkeypatch):
     for name in ("read_registers", "write_registers", "advance", "interrupt_pending"):
         setattr(device, name, guarded(getattr(device, name)))
     file = Uio(device, lock)
-    controller = interrupt._InterruptController
-    monkeypatch.setattr(controller, "_uio_devices", {})
-    monkeypatch.setattr(controller, "_controllers", [])
+    lines.replace()
     monkeypatch.setattr(uio, "open", lambda *_, **__: file, raising=False)
     monkeypatch.setattr(interrupt, "get_uio_irq", lambda _: "/dev/uio0")
-    monkeypatch.setattr(
-        uio.UioController, "__del__", lambda _: None
-    )  # asks for a loop, which tests have ended
     acc.load(program())
     for count in range(1, 4):
         assert asyncio.run(acc.interrupt_arrives(IMAGES[:1]))
         assert file.reads == count
-    assert IRQ_LINES[device.arch] in controller._uio_devices
+    assert IRQ_LINES[device.arch] in lines.found
+
+
+def test_a_thread_without_event_loop(standin, monkeypatch, tmp_path, lines):
+    """As a server's: PYNQ asks for a loop where it looks for devices, and for a driver's interrupts."""
+    os.mkfifo(tmp_path / "uio0")
+    monkeypatch.setattr(type(Device), "devices", property(lambda _: [asyncio.get_event_loop()]))
+    with SimDevice(TINY, rtl=standin) as device:
+        lines.replace()
+        monkeypatch.setattr(interrupt, "get_uio_irq", lambda _: str(tmp_path / "uio0"))
+        with ThreadPoolExecutor(1) as thread:
+            thread.submit(require_board).result()
+        with ThreadPoolExecutor(1) as thread:
+            overlay = thread.submit(RowvitOverlay, device.bitstream, TINY, device).result()
+        with ThreadPoolExecutor(1) as thread:
+            core = thread.submit(lambda: overlay.core).result()
+        assert core.interrupts and IRQ_LINES[device.arch] in lines.found
+
+
+def test_the_files_of_interrupts_are_closed_at_exit(tmp_path):
+    """PYNQ asks for a loop there, too, which the program may have ended."""
+    os.mkfifo(tmp_path / "uio0")
+    code = (
+        "import asyncio, sys; from rowvit.pynq import UioController, interrupt\n"
+        "async def wait(): interrupt._InterruptController._uio_devices[0] = UioController(sys.argv[1])\n"
+        "asyncio.run(wait())"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "uio0")], capture_output=True, text=True, timeout=HANG
+    )
+    assert (done.returncode, done.stderr) == (0, "")

@@ -459,7 +459,6 @@ class VisionTransformer(nn.Module):
             x = torch.cat([self.cls_token.expand(len(x), -1, -1), x], dim=1)
         x = x + self.pos_embed
         if self.config.pre_norm:
-            observe("sum.embed", x)
             x = self.norm_pre(x)
             observe("pre_norm", x)
         observe("embed", x)

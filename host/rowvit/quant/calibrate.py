@@ -12,7 +12,7 @@ from torch import Tensor
 METHODS = ("mse", "percentile", "max")
 _SAMPLES_PER_BATCH = 1 << 15
 _LARGEST_PER_BATCH = 1 << 8
-_BY_PEAK = ("embed", ".attn", ".ffn", "logits", "tokens")
+_BY_PEAK = ("embed", ".attn", ".ffn", "sums", "logits", "tokens")
 
 
 @dataclass

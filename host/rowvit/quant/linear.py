@@ -53,7 +53,7 @@ def linear(
     if bias is not None:
         # a channel of tiny weights and a large bias needs a coarser unit for the bias to fit
         unit = np.maximum(unit, np.abs(bias) / (x * _BIAS_PEAK))
-    unit = np.where(unit > 0, unit, unit.max() or 1.0)
+    unit = np.where(unit > 0, unit, unit.max() or y / x)
     if power_of_two:
         unit = y / x * 2.0 ** np.ceil(np.log2(unit * x / y))
     levels = weight / unit[:, None]

@@ -16,16 +16,18 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+import torch
 from torch import Tensor
+from torch.nn import functional
 
 from rowvit.errors import RowvitError
 from rowvit.formats.description import COORDINATES, MAX_HEADS, MAX_K, image_keys
 from rowvit.formats.head import ROW_HEADS
-from rowvit.formats.package import FORMAT, ModelPackage
+from rowvit.formats.package import FORMAT, ModelPackage, patch_chunks
 from rowvit.formats.records import checkpoint_names
 from rowvit.formats.tokens import ROWS
 from rowvit.model.store import require_finite
-from rowvit.model.vit import VisionTransformer, ViTConfig, predict
+from rowvit.model.vit import Block, Mlp, VisionTransformer, ViTConfig, predict
 from rowvit.quant.calibrate import METHODS, ActivationStatistics
 from rowvit.quant.fixed import multiplier, rotations, value_shift
 from rowvit.quant.linear import linear
@@ -36,6 +38,7 @@ from rowvit.reference.layers import GATE_BITS
 LOG = logging.getLogger("rowvit")
 
 _HEADROOM = 1.5  # of residual stream, logits and tokens, relative to their peaks in calibration
+_EPSILON = 0.01  # of the tokens' variance, above which leaving LayerNorm's epsilon out shows
 _PHOTOS = 32  # whose pixels are held as floats
 
 
@@ -136,14 +139,54 @@ def quantise(model: VisionTransformer, photos: np.ndarray, options: QuantOptions
     statistics = ActivationStatistics()
     states = {f"layers.{layer}.ffn" for layer in behind if options.tokens}
 
+    stream, variance = torch.empty(0), math.inf
+
     def observe(name: str, value: Tensor) -> None:
+        nonlocal stream, variance
         statistics.observe(name, value)
+        prefix, _, part = name.rpartition(".")
+        if part in ("embed", "attn", "ffn"):
+            variance = min(variance, float(value.var(dim=-1, correction=0).mean()))
+        if part == "o":
+            statistics.observe("sums", _block(model, prefix).attn.proj(value))
+        elif part == "attn":
+            stream = value
+        elif part == "hidden":
+            for found in _sums(_block(model, prefix).mlp, value, stream, options.ffn_chunk):
+                statistics.observe("sums", found)
         if name in states:
             statistics.observe("tokens", model.norm(value[:, :1] if options.tokens == "class" else value))
 
     predict(model, photos, options.mean, options.std, observe=observe)
+    if config.eps > _EPSILON * variance:
+        LOG.warning(
+            "LayerNorm's epsilon is %g, and the tokens' variance only %.2g in one place: the"
+            " accelerator leaves it out, and its results will differ from the float network's",
+            config.eps,
+            variance,
+        )
     options = replace(options, behind=behind)
     return _Builder(model, statistics, photos, options).build()
+
+
+def _block(model: VisionTransformer, name: str) -> Block:
+    """Of the name that its activations begin with: ``layers.3``."""
+    block: Block = model.blocks[int(name.rpartition(".")[2])]
+    return block
+
+
+def _sums(mlp: Mlp, hidden: Tensor, stream: Tensor, chunk: int) -> Iterator[Tensor]:
+    """What FFN2 adds to the residual stream chunk by chunk, and every sum (docs/numerics.md, section 3): all
+    have to fit, not the last one alone.
+    """
+    if mlp.threshold > 0:
+        hidden = torch.where(hidden < mlp.threshold, 0.0, hidden)
+    parts = zip(hidden.split(chunk, dim=-1), mlp.fc2.weight.split(chunk, dim=1), strict=True)
+    for number, (part, weight) in enumerate(parts):
+        added = functional.linear(part, weight, None if number else mlp.fc2.bias)
+        stream = stream + added
+        yield added
+        yield stream
 
 
 def refuse_what_does_not_run(model: VisionTransformer, tokens: bool = False) -> None:
@@ -246,8 +289,10 @@ class _Builder:
 
     def build(self) -> ModelPackage:
         config, options = self.config, self.options
-        peak = max(self.statistics.peak[name] for name in checkpoint_names(config.depth))
-        self.residual = self.scales["residual"] = _HEADROOM * peak / 32767
+        peak = max(self.statistics.peak[name] for name in ("sums", *checkpoint_names(config.depth)))
+        self.embedded = self._embedding_peak()
+        peak = _HEADROOM * peak if config.pre_norm else max(_HEADROOM * peak, self.embedded)
+        self.residual = self.scales["residual"] = peak / 32767
         params: dict = {"patch.shift": self._embed(), "layers": []} | self._pre_norm()
         rotary = {"rotary": {"coordinates": self._rotations()}} if config.rotary else {}
         for i in range(config.depth):
@@ -407,27 +452,54 @@ class _Builder:
         self.tensors["pre.mult"], back = multiplier(unit / (127 * self.residual), "pre_norm")
         return {"pre_norm.shift": shift, "pre.shift": back}
 
+    def _patch_layer(self) -> tuple[np.ndarray, np.ndarray]:
+        """Weight [in, D] of the patch layer on ``pixel - 128``, and the mean pixels [in] less 128."""
+        std, mean = (np.array(value, np.float64) for value in (self.options.std, self.options.mean))
+        weight = self.state["patch_embed.proj.weight"].transpose(0, 2, 3, 1) / (255 * std)
+        return weight.reshape(self.config.dim, -1).T, np.tile(255 * mean - 128, self.config.patch_size**2)
+
+    def _positions(self, offset: np.ndarray) -> np.ndarray:
+        """The position table [N, D] with the class token, and in patches' rows an ``offset`` [D]."""
+        pos = self.state["pos_embed"][0].copy()
+        pos[: self.config.prefix] += self.state["cls_token"][0]
+        pos[self.config.prefix :] += offset
+        return pos
+
+    def _embedding_peak(self) -> float:
+        """What the sums of the patch embedding have to hold: with headroom those of the calibration photos,
+        position table and every chunk included, and those of black and of white patches.
+        """
+        weight, mean_pixel = self._patch_layer()
+        pos = self._positions(self.state["patch_embed.proj.bias"] - mean_pixel @ weight)
+        size, start = self.config.patch_size, pos[self.config.prefix :]
+        chunks = patch_chunks({"channels": 3, "patch_size": size})
+
+        def peak(patches: np.ndarray) -> float:
+            total, found = start, 0.0
+            for chunk in chunks:
+                added = patches[..., chunk] @ weight[chunk]
+                total = total + added
+                found = max(found, np.abs(added).max(), np.abs(total).max())
+            return found
+
+        photos = range(0, len(self.photos), _PHOTOS)
+        ordinary = max(peak(patchify(self.photos[first : first + _PHOTOS], size)) for first in photos)
+        plain = max(peak(np.full((1, len(weight)), level)) for level in (-128.0, 127.0))
+        return max(_HEADROOM * max(ordinary, np.abs(pos).max()), plain)
+
     def _embed(self) -> int:
         """Patch layer on ``pixel - 128``, with mean, std and all constants in the position table.
 
         In units of the residual stream, unless a LayerNorm comes next, for which units do not matter.
         """
-        stream = self.residual
-        if self.config.pre_norm:
-            stream = _HEADROOM * self.statistics.peak["sum.embed"] / 32767
-        std, mean = (np.array(value, np.float64) for value in (self.options.std, self.options.mean))
-        weight = self.state["patch_embed.proj.weight"].transpose(0, 2, 3, 1) / (255 * std)
-        weight = weight.reshape(self.config.dim, -1)
-        mean_pixel = np.tile(255 * mean - 128, self.config.patch_size**2)
+        stream = self.embedded / 32767 if self.config.pre_norm else self.residual
+        weight, mean_pixel = self._patch_layer()
         moment = _pixel_moment(self.photos, self.config.patch_size, mean_pixel)
-        shift = self._linear("patch", weight, None, 1.0, stream, moment)
+        shift = self._linear("patch", weight.T, None, 1.0, stream, moment)
         # the integer layer's result for a mean pixel is subtracted again: exact for such a pixel
         factor = self.tensors["patch.mult"] * 2.0**-shift * stream
         offset = self.state["patch_embed.proj.bias"] - mean_pixel @ self.tensors["patch.weight"] * factor
-        pos = self.state["pos_embed"][0].copy()
-        pos[: self.config.prefix] += self.state["cls_token"][0]
-        pos[self.config.prefix :] += offset
-        self.tensors["pos"] = np.clip(np.round(pos / stream), -32768, 32767).astype(np.int16)
+        self.tensors["pos"] = np.round(self._positions(offset) / stream).astype(np.int16)
         return shift
 
     def _rotations(self) -> int:

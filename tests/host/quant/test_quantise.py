@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 from networks import snr
 from rowvit.errors import RowvitError
-from rowvit.formats.package import ModelPackage
+from rowvit.formats.package import ModelPackage, patch_chunks
 from rowvit.hardware.config import load
 from rowvit.reference import patchify, run
 from rowvit.targets.golden import Golden
@@ -349,6 +349,89 @@ def test_rows_of_a_tile_are_the_networks(tmp_path: Path) -> None:
         result = CliRunner().invoke(app, [*map(str, line), "-o", str(tmp_path / "out.safetensors")])
         assert result.exit_code == 0, result.output
         assert ModelPackage.load(tmp_path / "out.safetensors").meta["tile_rows"] == rows
+
+
+def kept(model: VisionTransformer, package: ModelPackage, images: np.ndarray, name: str) -> float:
+    """Decibels of the residual stream where the float network has it under this name."""
+    taken, seen = package.meta["preprocessing"], {}
+    observe = lambda name, value: seen.setdefault(name, value.numpy().copy())  # noqa: E731
+    predict(model, images, taken["mean"], taken["std"], observe=observe)
+    results = run(package, patchify(images, model.config.patch_size), True)
+    found = np.stack([result.checkpoints[name] for result in results])
+    return snr(seen[name], found * package.meta["scales"]["residual"])
+
+
+@pytest.mark.parametrize("apart", [0.0, 0.4])
+def test_sums_that_cancel_between_chunks_of_ffn2(apart: float) -> None:
+    """The bias, which is in the first one, makes up for what both add."""
+    model, images = network(replace(CONFIG, depth=1)), pictures(10)
+    mlp = model.blocks[0].mlp
+    mlp.fc1.bias.data += 3
+    mlp.fc2.weight.data[:, :48] += apart
+    mlp.fc2.weight.data[:, 48:] -= apart
+    mlp.fc2.bias.data = -3 * mlp.fc2.weight.data.sum(dim=1)
+    whole, halves = (
+        kept(model, quantise(model, images, replace(OPTIONS, ffn_chunk=chunk)), images, "layers.0.ffn")
+        for chunk in (96, 48)
+    )
+    assert whole > 12 and halves > whole - 1
+
+
+@pytest.mark.parametrize("pre_norm", [False, True])
+@pytest.mark.parametrize(("size", "patch"), [(16, 4), (64, 32)])
+@pytest.mark.parametrize("level", [0, 255])
+def test_sums_that_cancel_in_the_patch_embedding(pre_norm: bool, size: int, patch: int, level: int) -> None:
+    """Filters without a mean over their patch, and photos without one, brighter or darker than all others."""
+    model = network(replace(CONFIG, image_size=size, patch_size=patch, pre_norm=pre_norm))
+    weight, across = model.patch_embed.proj.weight.data, torch.linspace(-1, 1, patch)
+    weight[:] = torch.randn(32, 3, 1, 1) * across[:, None]
+    images = np.random.default_rng(0).integers(120, 136, (10, size, size, 3), dtype=np.uint8)
+    package = quantise(model, images, OPTIONS)
+    found, tensors, factor = [], package.tensors, 2.0 ** -package.meta["params"]["patch.shift"]
+    for photos in (images, np.full((1, size, size, 3), level, np.uint8)):
+        total = tensors["pos"][1:].astype(np.float64)
+        for chunk in patch_chunks(package.arch):
+            added = patchify(photos, patch)[..., chunk] @ tensors["patch.weight"][chunk].astype(np.int64)
+            total = total + (added := added * tensors["patch.mult"] * factor)
+            found += [np.abs(added).max(), np.abs(total).max()]
+    assert 2000 < max(found) < 32767
+
+
+def test_photos_that_are_darker_than_the_mean() -> None:
+    """What the position table subtracts is greater than what is left."""
+    model = network(replace(CONFIG, pre_norm=True))
+    model.patch_embed.proj.weight.data[:] = torch.randn(32, 3, 1, 1) * 0.2
+    for part in (model.pos_embed, model.cls_token, model.patch_embed.proj.bias):
+        part.data *= 0.1
+    images = pictures(10) // 8
+    package = quantise(model, images, replace(OPTIONS, mean=(0.0,) * 3, std=(1.0,) * 3))
+    assert kept(model, package, images, "embed") > 30
+
+
+def test_an_epsilon_that_matters_warns(caplog: pytest.LogCaptureFixture) -> None:
+    model = network()
+    with caplog.at_level(logging.WARNING, "rowvit"):
+        quantise(model, pictures(10), OPTIONS)
+        assert not caplog.text
+        for part in (
+            model.patch_embed.proj.weight,
+            model.patch_embed.proj.bias,
+            model.pos_embed,
+            model.cls_token,
+        ):
+            part.data *= 0.003
+        quantise(model, pictures(10), OPTIONS)
+    assert "epsilon is 1e-06, and the tokens' variance only" in caplog.text
+
+
+def test_patches_that_are_not_looked_at() -> None:
+    """A layer of zeros has no unit of its own."""
+    model = network()
+    model.patch_embed.proj.weight.data[:] = model.patch_embed.proj.bias.data[:] = 0
+    for part in (*model.parameters(),):
+        part.data *= 0.01
+    package = quantise(model, pictures(10), OPTIONS)
+    assert kept(model, package, pictures(10), "embed") > 20
 
 
 def test_one_photo_warns(caplog: pytest.LogCaptureFixture) -> None:

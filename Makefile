@@ -48,7 +48,8 @@ PY := host tests benchmarks bitstreams docs/conf.py
 MD := $(filter-out docs/isa.md,$(wildcard *.md docs/*.md bitstreams/*.md hls/*.md rtl/*.md))
 # what tests and proofs use besides, by Debian's names; `tools` installs it if that takes no password
 BROWSER = $(call there,chromium-headless-shell chromium chromium-browser google-chrome)
-MISSING = $(strip $(if $(VERILATOR),,verilator zlib1g-dev liblz4-dev) \
+MISSING = $(strip $(if $(VERILATOR),,verilator) \
+    $(if $(wildcard /usr/include/zlib.h),,zlib1g-dev) $(if $(wildcard /usr/include/lz4.h),,liblz4-dev) \
     $(foreach t,g++ make iverilog yosys valgrind curl,$(if $(call there,$(t)),,$(t))) \
     $(if $(call there,tclsh),,tcl) $(if $(BROWSER),,chromium-headless-shell) \
     $(if $(call there,nginx /usr/sbin/nginx),,nginx-light) $(if $(call there,ip /usr/sbin/ip /sbin/ip),,iproute2) \
@@ -142,7 +143,8 @@ tools:
 	@if [ -n "$(MISSING)" ]; then \
 	    if $(SUDO) true 2>/dev/null && command -v apt-get >/dev/null; then \
 	        echo "installing $(MISSING), which tests use"; \
-	        $(SUDO) apt-get update -q && $(SUDO) apt-get install -y -q $(MISSING); \
+	        $(SUDO) apt-get update -q; \
+	        for one in $(MISSING); do $(SUDO) apt-get install -y -q $$one; done; \
 	    fi || true; \
 	fi
 

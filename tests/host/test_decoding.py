@@ -57,7 +57,7 @@ def test_what_waits_fits_in_memory() -> None:
     for pixels in decoded(range(23), sized(lambda n: 300, begun), 40, lambda n, error: None):
         most = int(pixels[0]) + BYTES // 300
         until(lambda most=most: len(begun) >= min(23, most))
-        assert len(begun) <= most + 1  # at the start no size is known
+        assert len(begun) <= most + THREADS - 1  # at the start no size is known
     assert len(begun) == 23
 
 
@@ -187,5 +187,7 @@ else:
 
 
 def test_a_fork_waits_for_no_thread_of_its_parent() -> None:
-    done = subprocess.run([sys.executable, "-c", FORKED], capture_output=True, text=True, timeout=HANG)
+    quiet = ["-W", "ignore::DeprecationWarning"]  # Python's own, from 3.12 on, of any fork amid threads
+    run = [sys.executable, *quiet, "-c", FORKED]
+    done = subprocess.run(run, capture_output=True, text=True, timeout=HANG)
     assert (done.returncode, done.stdout.split(), done.stderr) == (0, ["600", "7"], "")

@@ -285,6 +285,29 @@ def test_a_core_that_stays_away_is_opened_again(networks):
         assert [puppet.closed for puppet in puppets] == [1, 1, 0]
 
 
+def test_pauses_between_attempts_double(networks, caplog):
+    puppets = [Puppet() for _ in range(9)]
+    for puppet in puppets[:-1]:
+        puppet.broken = True
+    remaining, pauses = iter(puppets), []
+    with serving(networks, "sim", lambda: next(remaining)) as served:
+        changed = served.service.engine._changed
+        wait_for = changed.wait_for
+
+        def noted(met, seconds=None):
+            if served.service.engine._state != "down":
+                return wait_for(met, seconds)
+            pauses.append(seconds)
+            return met()
+
+        changed.wait_for = noted
+        assert served.infer(image(1)).status == 503
+        until(lambda: served.ask("GET", "/v2/health/ready").status == 200)
+    assert pauses == [1, 2, 4, 8, 16, 30, 30, 30]
+    said = re.findall(r"the next attempt is in (\d+) s", caplog.text)
+    assert [int(seconds) for seconds in said] == pauses
+
+
 def test_a_core_that_hangs_while_it_is_looked_at(networks, puppet, monkeypatch):
     """With nothing to do: the health check says so, and so does the next user's answer."""
     monkeypatch.setattr(engine, "_IDLE", 0.05)

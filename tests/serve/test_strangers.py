@@ -546,7 +546,7 @@ def test_large_bodies_of_one_address_give_way(networks, puppet, monkeypatch):
             stack.enter_context(half_open(served.port, bytes(1_000_000), 1_000_001, "127.0.0.2"))
             for _ in range(4)
         ]
-        until(lambda: sum(one.read for one in bodies.all) == 4_000_000)
+        until(lambda: sum(one.read for one in [*bodies.all]) == 4_000_000)
         body = bytes(1_020_000)
         assert served.ask("POST", "/models/small/classify", body).status == 415  # it was taken, and looked at
         until(lambda: any(b" 429 " in _now(one) for one in flood))

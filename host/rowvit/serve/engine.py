@@ -421,9 +421,9 @@ class InferenceQueue:
                 self.target(network.grey[None])
             except Exception as again:
                 self._failed("down", again)
-                LOG.error("%s; the next attempt is in %g s", self._trouble, max(1.0, pause))
-                self._refuse_waiting(Refusal(503, self._trouble, "try again later", _SOON))
                 pause = min(_LONGEST_PAUSE, 2 * pause or 1.0)
+                LOG.error("%s; the next attempt is in %g s", self._trouble, pause)
+                self._refuse_waiting(Refusal(503, self._trouble, "try again later", _SOON))
                 with self._changed:
                     self._changed.wait_for(lambda: self._stopping, pause)
             else:

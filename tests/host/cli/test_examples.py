@@ -187,6 +187,8 @@ def shortened(line: str) -> list[str]:
     takes = ("run", "profile", "features", "compile", "disasm", "prune", "teach", "eval", "bench", "power")
     if command in (*takes, "diagnose", "serve") and not {"-c", "--config"} & {*arguments}:
         arguments += ["-c", "tiny"]
+    if command == "serve":  # 8000 may be another's
+        arguments += ["--port", "0"]
     if "--baseline" in arguments:
         arguments += ["--baseline-seconds", "0.01"]
     if command == "power":

@@ -399,9 +399,10 @@ def test_builds_of_other_threads_end(tmp_path):
         except RowvitError as error:
             failures.append(error)
 
+    before = processes.children(os.getpid())
     thread = threading.Thread(target=build)
     thread.start()
-    until(lambda: processes.children(os.getpid()))
+    until(lambda: processes.children(os.getpid()) - before)
     tools.end_all()
     thread.join(HANG)
     assert failures and not (tmp_path / "log").exists()

@@ -153,6 +153,7 @@ def teach(
     given, names = read(photos, before, not same_head), read_labels(labels)
     if same_head:
         given = matched(given, base.meta["name"], base.meta["classes"], names)
+        require(given, None, "add photos of each: --same-head learns what all of its classes look like")
     elif names:
         raise RowvitError("--labels is for --same-head", "name the folders as the new classes")
     if most:
@@ -176,23 +177,25 @@ def teach(
         say(f"no pictures, by their names: {len(others)} ({names}), left out", ERR)
     wrong: list[str] = []
     options = opt.target_options(target, bitstream)
-    with Session(backbone.package, target.value, config, **options) as session:
-        session.prepare(len(given) * views, batch, jobs=0)
-        show = partial(session.run, batch=batch, jobs=0)
-        nothing = look_at_nothing(backbone, show) if same_head else None
-        with progress_bar(f"{len(given)} photos", len(given)) as progress:
-            seen = look(
-                given,
-                backbone,
-                show,
-                views,
-                flip,
-                lambda number, error: wrong.append(str(error)),
-                progress,
-                before,
-            )
-    for sentence in wrong:
-        say(f"skipped: {sentence}", ERR)
+    try:
+        with Session(backbone.package, target.value, config, **options) as session:
+            session.prepare(len(given) * views, batch, jobs=0)
+            show = partial(session.run, batch=batch, jobs=0)
+            nothing = look_at_nothing(backbone, show) if same_head else None
+            with progress_bar(f"{len(given)} photos", len(given)) as progress:
+                seen = look(
+                    given,
+                    backbone,
+                    show,
+                    views,
+                    flip,
+                    lambda number, error: wrong.append(str(error)),
+                    progress,
+                    before,
+                )
+    finally:  # why there may be too few
+        for sentence in wrong:
+            say(f"skipped: {sentence}", ERR)
     if same_head:
         package = acquaint(seen, backbone, nothing)
         package.meta["name"] = name or package.meta["name"]

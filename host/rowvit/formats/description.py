@@ -198,7 +198,7 @@ def _disagreements(meta: dict[str, Any], kind: str) -> list[str]:
     if layers != sorted(set(layers)) or any(layer >= arch["depth"] for layer in layers):
         found.append(f"pruning layers {layers} are not ascending in 0..{arch['depth'] - 1}")
     if kind == "program":
-        return [*found, *_disagreements_of_program(meta)]
+        return found or [*_disagreements_of_program(meta)]
     if "gated" in meta and any(layer["thr"] != 1 for layer in meta["params"]["layers"]):
         found.append("a gated FFN has no threshold: thr is 1")
     if len(meta["params"]["layers"]) != arch["depth"]:
@@ -224,7 +224,7 @@ def _disagreements_of_outputs(meta: dict[str, Any], kind: str) -> Iterator[str]:
     if head:
         if arch["classes"] or not meta["classes"]:
             yield "a head on the host takes the tokens behind the last layer, and has classes of its own"
-        elif head["pool"] != "class" and meta["tokens"]["rows"] != "all":
+        elif head["pool"] != "class" and after and meta["tokens"]["rows"] != "all":
             yield f"the head's pool {head['pool']} takes all tokens"
         yield from heads.problems(head, arch["dim"], len(meta["classes"]))
     if "row_heads" in meta:

@@ -42,7 +42,6 @@ from rowvit.teach.views import all_views, chunks
 
 FEWEST = 3  #: photos of a class
 NAME = 255  #: characters of a class's name, at most, as of a folder's
-_JOINERS = {0x200C: None, 0x200D: None}  # that words of some scripts have, and some emoji
 #: categories of characters, and classes of their direction, that are in no name
 _CONTROLS, _TURNS = ("Cc", "Cs", "Zl", "Zp"), ("LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI")
 _AT_ONCE = 128  # views that are held as pixels
@@ -81,8 +80,7 @@ def read(path: Path, before: Kept | None = None, named: bool = True) -> Photos:
 def called_so(text: str) -> str | None:
     """A name of a class or network as it is used; None if it is none."""
     name = one_way(" ".join(text.split()))
-    usable = 0 < len(name) <= NAME and name.translate(_JOINERS).isprintable()
-    return name if usable else None
+    return name if nameable(name) else None
 
 
 def nameable(text: str) -> bool:
@@ -197,7 +195,7 @@ def look(
     left = photos.only(kept)
     require(left, before)
     if not kept:
-        raise RowvitError(f"'{photos.name}' has no photo that can be read", "see what was said of each")
+        raise RowvitError(f"'{photos.name}' has no photo that can be read", "see what is said of each")
     of = np.repeat(np.arange(len(kept)), count)
     return Seen(left, np.concatenate(found), of, np.stack(looks).astype(np.float32))
 

@@ -216,6 +216,27 @@ def test_what_does_not_agree_is_said(package, tmp_path, change, message):
         Program.load(path)
 
 
+def test_what_the_network_answers_with_is_missing(package, tmp_path):
+    """Where a head on the host takes it, and in a program."""
+    meta = {key: value for key, value in package.meta.items() if key != "pruning"} | {"pruning": []}
+    meta["architecture"] = meta["architecture"] | {"classes": 0}
+    meta["tokens"] = {"rows": "all", "layers": [1], "shift": 1}
+    meta |= {"scales": meta["scales"] | {"tokens": 0.1}, "classes": []}
+    tensors = {name: tensor for name, tensor in package.tensors.items() if not name.startswith("head.")}
+    tensors |= {"tokens.g": tensors["norm.g"], "tokens.b": tensors["norm.b"]}
+    program, path = compile(ModelPackage(meta, tensors), load("tiny")), tmp_path / "p.safetensors"
+    program.save(path)
+    program = Program.load(path)
+    del program.meta["tokens"]["layout"]
+    program.save(path)
+    with pytest.raises(RowvitError, match=r"tokens\.layout belongs to a program"):
+        Program.load(path)
+    head = {"pool": "mean", "steps": [{"op": "linear", "name": "linear", "out": 3}]}
+    del meta["tokens"]
+    with pytest.raises(RowvitError, match="answers with the tokens behind its last layer"):
+        ModelPackage(meta | {"host_head": head, "classes": ["ant", "bee", "cow"]}, tensors).check("p")
+
+
 @pytest.mark.parametrize("groups", [1, 2, 3])
 @pytest.mark.parametrize("classes", [1, 16, 17, 70])
 def test_output_bytes_of_what_is_compiled(tmp_path, groups, classes):

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -287,6 +288,11 @@ def test_the_head_stays(tmp_path: Path) -> None:
     command += ["--config", "tiny", "-o", str(output)]
     refused = CliRunner().invoke(app, command)
     assert refused.exit_code == 2 and "are no classes of" in " ".join(refused.output.split())
+    for number, name in enumerate(base.meta["classes"][:2]):
+        shutil.copytree(tmp_path / "photos" / f"n{number}", tmp_path / "some" / name)
+    refused = CliRunner().invoke(app, ["teach", str(tmp_path / "some"), *command[2:]])
+    told = " ".join(refused.output.split())
+    assert refused.exit_code == 2 and f"photos of {base.meta['classes'][2]} (0); add photos of each" in told
     result = CliRunner().invoke(app, [*command, "--labels", "sorted", "--photos", "45"])
     assert result.exit_code == 0, result.output
     assert "45 photos, of whose like 5%" in result.output

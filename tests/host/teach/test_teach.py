@@ -246,6 +246,12 @@ def test_command(tmp_path: Path) -> None:
         session.compare(results, unseen)
     assert all(one.bit_exact for one in results)
     assert [one.label for one in results] == [NAMES[label] for label in np.arange(6) % 3]
+    for photo in sorted((folder / "red").iterdir())[2:]:
+        photo.write_bytes(b"no picture")
+    result = CliRunner().invoke(app, command)
+    said = " ".join(result.output.split())
+    assert result.exit_code == 2 and "fewer than 3 photos of red (2)" in said
+    assert said.count(".png: is no picture") == 6  # the reason
 
 
 def test_a_lesson_is_as_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -111,6 +111,7 @@ def balancer(servers, tmp_path):
 def test_what_is_asked_of_another_server(tmp_path):
     """Only what is no lesson's, which the other does not have."""
     asked: list[str] = []
+    taught: set[int] = set()  # servers that were asked for lessons, for all the 503s
 
     class Full(BaseHTTPRequestHandler):
         def do_GET(self):
@@ -120,6 +121,8 @@ def test_what_is_asked_of_another_server(tmp_path):
 
         def do_POST(self):
             asked.append(self.path)
+            if self.path.startswith("/lessons/"):
+                taught.add(self.server.server_port)
             self.do_GET()
 
         def log_message(self, *arguments):
@@ -138,12 +141,12 @@ def test_what_is_asked_of_another_server(tmp_path):
             threading.Thread(target=one.serve_forever, daemon=True).start()
             stack.callback(one.shutdown)
         port = stack.enter_context(nginx_before([one.server_port for one in both], tmp_path))
-        for path in paths:
+        for path in [*paths, *[paths[0]] * 5]:
             connection = http.client.HTTPConnection("127.0.0.1", port, timeout=HANG)
             connection.request("POST", path)
             assert connection.getresponse().status == 503
             connection.close()
-    assert asked == [*paths, paths[-1]]
+    assert asked == [*paths, paths[-1], *[paths[0]] * 5] and len(taught) == 1
 
 
 @pytest.mark.parametrize(

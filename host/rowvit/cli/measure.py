@@ -261,7 +261,9 @@ class _ListsInstruments(Command):
         super().format_help(ctx, formatter)
 
 
-_BY_DEFAULT = "By default the board's own sensor; many boards have none: then csv. Off the board none."
+_BY_DEFAULT = (
+    "By default the board's own sensor; where none is known, csv has to be named. Off the board none."
+)
 
 
 def _planned(name: str) -> str:
@@ -316,7 +318,17 @@ def power(
     ] = 0.05,
     seed: Annotated[int, Option(min=0, metavar="SEED", help="Of the order of the passes.")] = 0,
     batch: opt.BatchOption = 8,
-    count: opt.CountOption = 0,
+    count: Annotated[
+        int,
+        Option(
+            "--images",
+            "-n",
+            min=0,
+            metavar="N",
+            show_default="1 on sim, else 200",
+            help="Number of images, repeated if there are fewer.",
+        ),
+    ] = 0,
     json_file: opt.ResultOption = None,
     data: opt.SetNameOption = None,
     subset: opt.SubsetOption = None,

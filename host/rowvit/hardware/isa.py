@@ -270,7 +270,7 @@ class Error(Coded):
 
     NONE = 0, "no error"
     BAD_OPCODE = 1, "the program holds an opcode that is not in the table"
-    ADDRESS_RANGE = 2, "a load reaches beyond the blob"
+    ADDRESS_RANGE = 2, "a load, or the program itself, reaches beyond the blob"
     BAD_HASH = 3, "the program's configuration hash or ABI is not this core's"
     AXI_READ = 4, "a read came back with SLVERR or DECERR"
     WATCHDOG = 5, "nothing moved for WATCHDOG cycles, and not for want of input or of room for output"

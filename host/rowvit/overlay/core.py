@@ -11,7 +11,7 @@ from rowvit.pynq import DefaultIP
 _START, _RESET = 1, 2  # of the register CONTROL
 _ERRORS: dict[int, tuple[str, str]] = {
     Error.BAD_OPCODE: ("the program holds an unknown instruction", "compile the network again"),
-    Error.ADDRESS_RANGE: ("the program loads beyond its blob", "compile the network again"),
+    Error.ADDRESS_RANGE: ("the program loads or goes on beyond its blob", "compile the network again"),
     Error.BAD_HASH: ("the program is for another configuration or ABI", "compile it for this one"),
     Error.AXI_READ: (
         "a memory read failed (SLVERR or DECERR)",

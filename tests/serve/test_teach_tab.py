@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import os
 import re
 import threading
@@ -383,6 +384,109 @@ def test_a_renaming_that_is_lost(tab, signs):
     assert classes() == {"blue things": 6}
     tab.get_by_role("button", name="Remove blue things").click()
     until(lambda: classes() == {})
+
+
+def lose_answers(tab, address: str) -> None:
+    """Requests arrive, and what is answered does not."""
+    tab.route(address, lambda route: route.fetch() and route.abort())
+
+
+def test_a_renaming_whose_answer_is_lost(tab, signs):
+    """The server has the new name then, and the page the old one, until it learns."""
+    for label, digit in (("class 1", 0), ("class 2", 5)):
+        add_files(tab, label, digit, 4)
+    lose_answers(tab, "**/photos?class=*&name=*")
+    own = tab.locator("#classes .name").first
+    own.fill("fist")
+    own.press("Tab")
+    tab.locator("#teach-wrong").get_by_text("The server does not answer").wait_for()
+    assert own.input_value() == "class 1"
+    tab.unroute("**/photos?class=*&name=*")
+    add_files(tab, "class 1", 0, 2, first=300)
+    learn(tab)
+    (lesson,) = signs.service.lessons._lessons.values()
+    assert {label: len(lesson.of(label)) for label in lesson.classes} == {"class 1": 6, "class 2": 4}
+    name(tab, "class 1", "fist")
+    until(lambda: "fist" in lesson.classes)
+    assert tab.locator("#teach-wrong").is_hidden()
+
+
+def test_photos_whose_answers_are_lost(tab, signs):
+    """They count once it learns, where their class is still there."""
+    for label, digit in (("class 1", 0), ("class 2", 5)):
+        add_files(tab, label, digit, 4)
+    lose_answers(tab, "**/photos?class=*&recording=*")
+    for label in ("class 1", "class 2"):
+        card(tab, label).locator(".files").set_input_files(photo_files(0, 1, first=400))
+        tab.locator("#teach-wrong").get_by_text(
+            f"{photo_files(0, 1, first=400)[0]['name']}: The server"
+        ).wait_for()
+    tab.unroute("**/photos?class=*&recording=*")
+    name(tab, "class 2", "palm")  # but for the one that the page does not know
+    learn(tab)
+    (lesson,) = signs.service.lessons._lessons.values()
+    assert {label: len(lesson.of(label)) for label in lesson.classes} == {"class 1": 5, "palm": 5}
+    card(tab, "class 1").get_by_text("5 photos").wait_for()
+
+
+def test_a_class_that_goes_while_it_is_renamed(tab, signs):
+    add_files(tab, "class 1", 0, 4)
+    routes = []  # the server has done it, and its answer takes its time
+    tab.route("**/photos?class=*&name=*", lambda route: routes.append((route, route.fetch())))
+    own = tab.locator("#classes .name").first
+    own.fill("fist")
+    own.press("Tab")
+    while not routes:
+        tab.wait_for_timeout(10)
+    tab.get_by_role("button", name="Remove fist").click()
+    (lesson,) = signs.service.lessons._lessons.values()
+    assert lesson.classes == ("fist",)
+    routes[0][0].fulfill(response=routes[0][1])
+    until(lambda: not lesson.classes)
+    assert tab.locator("#teach-wrong").is_hidden()
+
+
+def test_a_folder_is_dropped_on_a_class(tab):
+    """The photos among 600 texts are taken; hidden files are left out, and what cannot be read is told."""
+    pictures = [base64.b64encode(one["buffer"]).decode() for one in photo_files(0, 3)]
+    tab.evaluate(
+        """pictures => {
+            const file = (name, bytes, type) => ({
+                name, isFile: true, isDirectory: false,
+                file: (done, failed) =>
+                    bytes ? done(new File([bytes], name, { type })) : failed(new Error(name)),
+            });
+            const bytes = (text) => Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
+            const some = [file(".DS_Store", "x", ""), file("gone.jpg")];
+            for (let i = 0; i < 600; i++) some.push(file(`${i}.txt`, "text", "text/plain"));
+            pictures.forEach((one, number) => some.push(file(`${number}.jpg`, bytes(one), "image/jpeg")));
+            const reader = () => ({ readEntries: (done) => done(some.splice(0, 100)) });
+            const folder = { name: "fists", isFile: false, isDirectory: true, createReader: reader };
+            const event = new Event("drop", { cancelable: true });
+            event.dataTransfer = { items: [{ webkitGetAsEntry: () => folder }], files: [] };
+            document.querySelector("#classes .class").dispatchEvent(event);
+        }""",
+        pictures,
+    )
+    card(tab, "class 1").get_by_text("3 photos").wait_for()
+    told = tab.locator("#teach-wrong").inner_text()
+    assert "gone.jpg: cannot be read" in told and "no pictures: 600 files" in told and "DS_Store" not in told
+
+
+def test_a_download_that_fails_saves_nothing(tab):
+    leaves = "() => window.dispatchEvent(new Event('beforeunload', { cancelable: true }))"
+    add_files(tab, "class 1", 0)
+    add_files(tab, "class 2", 5)
+    learn(tab)
+    tab.route("**/package?*", lambda route: route.fulfill(status=504, json={"error": "it took too long"}))
+    tab.locator("#download").click()
+    tab.locator("#teach-wrong").get_by_text("it took too long").wait_for()
+    assert not tab.evaluate(leaves)
+    tab.unroute("**/package?*")
+    with tab.expect_download() as found:
+        tab.locator("#download").click()
+    assert found.value.suggested_filename == "mine.safetensors"
+    until_true(tab, leaves)
 
 
 @pytest.fixture

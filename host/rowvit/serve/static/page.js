@@ -24,6 +24,12 @@ export async function ask(address, options) {
   }
 }
 
+// Why there is no answer to a request: a file may be gone since it was chosen.
+export async function unanswered(file) {
+  const there = !(file instanceof Blob) || (await file.slice(0, 1).arrayBuffer().catch(() => null));
+  return there ? "The server does not answer" : `${file.name || "The file"} cannot be read any more`;
+}
+
 const unread = ({ status, statusText }) => `The server's answer cannot be read (${`${status} ${statusText}`.trim()})`;
 
 // What an answer says in JSON; of an error of a proxy, which says it otherwise, the status.
@@ -54,7 +60,7 @@ export async function classify(data, quiet = false) {
     if (!html.trimStart().startsWith("<")) html = failure(html);
     else if (!good && !html.includes('class="card failure"')) html = failure(unread(response)); // a proxy's page
   } catch {
-    html = failure("The server does not answer");
+    html = failure(await unanswered(data.get("photo")));
   }
   if (mine !== turn) return false;
   renew(html);
@@ -190,13 +196,14 @@ examples();
 
 let again = null; // asks the last question anew, as for another network
 
-function take(files) {
+function take(files, unread = []) {
   const seen = files.filter((file) => !file.name.startsWith(".") || files.length === 1);
   // browsers do not know the types of all pictures; the server does
   const pictures = seen.filter(({ type }) => !type || type.startsWith("image/") || files.length === 1);
   camera.stop();
   if (pictures.length === 1) one(pictures[0]);
-  else if (pictures.length) many(pictures.slice(0, MOST), files.length);
+  else if (pictures.length) many(pictures.slice(0, MOST), files.length + unread.length);
+  else if (unread.length) answer.innerHTML = failure(`${unread[0]} cannot be read`);
   else if (files.length) answer.innerHTML = failure(`None of these ${files.length} files is a picture`);
 }
 
@@ -216,7 +223,7 @@ byId("folder").addEventListener("click", () => {
 for (const name of ["dragover", "drop"]) window.addEventListener(name, (event) => event.preventDefault());
 onDrop(drop, take);
 
-// Files and folders that are dropped on a part of the page go to `taken`.
+// Files and folders that are dropped on a part of the page go to `taken`, with the names of those that cannot be read.
 export function onDrop(part, taken) {
   for (const name of ["dragenter", "dragover"])
     part.addEventListener(name, (event) => {
@@ -229,22 +236,26 @@ export function onDrop(part, taken) {
     const entries = [...event.dataTransfer.items].map((item) => item.webkitGetAsEntry && item.webkitGetAsEntry());
     const files = [...event.dataTransfer.files];
     if (!entries.some((entry) => entry && entry.isDirectory)) return taken(files);
-    const found = [];
-    for (const entry of entries) if (entry) await gather(entry, found);
-    taken(found);
+    const found = [], unread = [];
+    for (const entry of entries) if (entry) await gather(entry, found, unread);
+    taken(found, unread);
   });
 }
 
-// The files below an entry, at most as many as are shown.
-async function gather(entry, found) {
-  if (found.length >= MOST) return;
-  if (entry.isFile) found.push(await new Promise((done, failed) => entry.file(done, failed)));
-  if (!entry.isDirectory) return;
-  const reader = entry.createReader();
-  for (;;) {
-    const some = await new Promise((done, failed) => reader.readEntries(done, failed));
-    if (!some.length) return;
-    for (const each of some) await gather(each, found);
+// The files below an entry, but for hidden ones, and the names of what cannot be read.
+async function gather(entry, found, unread) {
+  if (entry.name.startsWith(".")) return;
+  try {
+    if (entry.isFile) found.push(await new Promise((done, failed) => entry.file(done, failed)));
+    if (!entry.isDirectory) return;
+    const reader = entry.createReader();
+    for (;;) {
+      const some = await new Promise((done, failed) => reader.readEntries(done, failed));
+      if (!some.length) return;
+      for (const each of some) await gather(each, found, unread);
+    }
+  } catch {
+    unread.push(entry.name);
   }
 }
 
@@ -272,6 +283,8 @@ async function many(files, all) {
     button.type = "button";
     image.src = URL.createObjectURL(file);
     image.alt = "";
+    image.loading = "lazy"; // full photos, of a phone with little memory
+    image.decoding = "async";
     image.addEventListener("error", () => image.remove());
     button.append(image, `${file.name}: ${text.label}`);
     button.addEventListener("click", () => {
@@ -298,7 +311,7 @@ async function label(file, model) {
     const share = best ? `, ${(100 * best.probability).toFixed(1)} %` : "";
     return { good: true, label: `${found.verdict ?? (found.label || "no classes")}${share}` };
   } catch {
-    return { good: false, label: "the server does not answer" };
+    return { good: false, label: await unanswered(file) };
   }
 }
 

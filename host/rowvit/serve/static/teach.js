@@ -2,7 +2,7 @@
 // The tab "Teach": frames of the camera or files go to the server, class by class; it learns from them, and the
 // page shows what it has learned, and its answers. What pictures look like only this page knows, as thumbnails.
 
-import { answer, ask, byId, Camera, classify, fields, fill, onDrop, overtake, read, say, sleep } from "./page.js";
+import { answer, ask, byId, Camera, classify, fields, fill, onDrop, overtake, read, say, sleep, unanswered } from "./page.js";
 
 const teach = byId("teach"), list = byId("classes"), state = byId("teach-state"), wrong = byId("teach-wrong");
 const learning = byId("learn"), live = byId("live"), backbone = byId("backbone"), download = byId("download");
@@ -47,7 +47,7 @@ async function tell(method, address, body) {
   try {
     response = await ask(address, { method, body });
   } catch {
-    throw new Error("The server does not answer");
+    throw new Error(await unanswered(body));
   }
   const said = response.status === 204 ? null : await read(response);
   if (response.ok) return said;
@@ -70,11 +70,14 @@ async function begun() {
 
 const tellLesson = async (method, path = "") => tell(method, `lessons/${await begun()}${path}`);
 
+let away = false; // as the page says, of the server
+
 // A lesson that is gone takes its photos with it; the names of the classes stay.
 async function check() {
   try {
     if (lesson) await tell("GET", `lessons/${lesson}`);
   } catch (error) {
+    away = !error.status;
     if (error.status === 404) reset(cards.map((card) => card.label));
     complain(error);
   }
@@ -101,6 +104,7 @@ class Card {
     this.label = this.name.value = name;
     this.loaded = loaded; // photos that came with a package, of which there are no pictures
     this.known = name; // what the server calls their class
+    this.perhaps = new Set(); // and what it may call it, as its answer was lost
     this.photos = new Set();
     this.coming = 0; // files that were chosen, and whose thumbnails are not there yet
     this.flights = new Map(); // photos on their way, by their promises
@@ -110,7 +114,7 @@ class Card {
       this.files.value = "";
     });
     this.remove.addEventListener("click", () => this.drop());
-    onDrop(this.element, (files) => this.take(files));
+    onDrop(this.element, (files, unread) => this.take(files, unread));
     holds(this.record, this);
     list.append(part);
     cards.push(this);
@@ -154,9 +158,9 @@ class Card {
   }
 
   // Photos that were chosen or dropped. Browsers do not know the types of all pictures; the server does.
-  async take(files) {
+  async take(files, unread = []) {
     complain(null);
-    refused = [];
+    refused = unread.map((name) => `${name}: cannot be read`);
     const pictures = files.filter(({ type }) => !type || type.startsWith("image/") || files.length === 1);
     const others = files.length - pictures.length, more = pictures.length - MOST.photos;
     if (others) refused.push(`Left out, as no ${others === 1 ? "picture" : "pictures"}: ${counted(others, "file")}`);
@@ -174,7 +178,7 @@ class Card {
   }
 
   async rename() {
-    const name = this.name.value.trim().replace(/\s+/g, " "), before = this.label;
+    const name = this.name.value.normalize("NFC").trim().replace(/\s+/g, " "), before = this.label;
     const taken = cards.some((card) => card !== this && card.has(name));
     this.name.value = before;
     if (taken) complain(new Error(`There is a class ${name} already`));
@@ -186,6 +190,7 @@ class Card {
       await this.settle();
       touched();
     } catch (error) {
+      if (!(error.status < 500)) this.perhaps.add(name);
       this.label = this.name.value = before;
       this.draw();
       await failed(error);
@@ -200,7 +205,8 @@ class Card {
 
   // What the server calls the class: several names where it did not hear of one.
   get names() {
-    return new Set([...[...this.photos].map((photo) => photo.label), ...(this.loaded ? [this.known] : [])]);
+    const sent = [...this.photos].map((photo) => photo.label);
+    return new Set([...sent, ...(this.loaded ? [this.known] : []), ...this.perhaps]);
   }
 
   // Then it has the name that the page shows. One after the other: a name may be another's until then.
@@ -215,10 +221,12 @@ class Card {
     const { label } = this;
     for (const old of this.names) {
       if (old === label) continue;
-      await tellLesson("PATCH", `/photos?class=${encoded(old)}&name=${encoded(label)}`);
+      await tellLesson("PATCH", `/photos?class=${encoded(old)}&name=${encoded(label)}`).catch(absent);
       for (const photo of this.photos) if (photo.label === old) photo.label = label;
       if (this.known === old) this.known = label;
+      this.perhaps.delete(old);
     }
+    this.perhaps.delete(label);
   }
 
   async drop() {
@@ -228,14 +236,34 @@ class Card {
     const unsent = waiting.filter((photo) => photo.card === this);
     waiting = waiting.filter((photo) => photo.card !== this);
     unsent.forEach(dropped);
-    const { names } = this;
-    for (const photo of [...this.photos]) forgotten(photo);
     touched();
     byId("add").focus();
+    await settling; // it may be being renamed
+    const { names } = this;
+    for (const photo of [...this.photos]) forgotten(photo);
     try {
-      for (const name of names) await tellLesson("DELETE", `/photos?class=${encoded(name)}`);
+      for (const name of names) await tellLesson("DELETE", `/photos?class=${encoded(name)}`).catch(absent);
     } catch (error) {
       await failed(error);
+    }
+  }
+}
+
+// A class that the server does not have: an earlier request did it, whose answer was lost. Or there is no lesson.
+async function absent(error) {
+  if (error.status !== 404) throw error;
+  await tellLesson("GET");
+}
+
+// Photos whose answers were lost count, where their class is still on the page; others go.
+async function reconcile(address) {
+  for (const { label, photos } of (await tell("GET", address)).classes) {
+    const card = cards.find((one) => one.label === label);
+    if (!card) await tell("DELETE", `${address}/photos?class=${encoded(label)}`);
+    else if (photos > card.total) {
+      card.loaded += photos - card.total;
+      card.known = label;
+      card.draw();
     }
   }
 }
@@ -303,7 +331,8 @@ async function send(photo) {
   } catch (error) {
     dropped(photo);
     if (!cards.includes(photo.card)) return; // nobody waits for it any more
-    if (photo.file.name && error.status) refused.push(`${photo.file.name}: ${error.message}`);
+    const { name } = photo.file;
+    if (name) refused.push(error.message.startsWith(name) ? error.message : `${name}: ${error.message}`);
     await failed(refused.length ? Object.assign(new Error(listed(refused)), { status: error.status }) : error);
   }
   photo.file = null;
@@ -452,6 +481,7 @@ async function learn() {
   changed = false;
   try {
     for (const card of cards) await card.settle();
+    await reconcile(address);
     const said = await tell("POST", `${address}/learn`).catch((error) => late(error, address));
     if (lesson === mine) learned(said.learned); // and has not been forgotten meanwhile
   } catch (error) {
@@ -578,6 +608,8 @@ const camera = new Camera(byId("teach-video"), byId("teach-camera"), byId("teach
 function answered(good) {
   if (!found) return; // it has been forgotten meanwhile
   if (!good) return check();
+  if (away) complain(null);
+  away = false;
   const before = live.dataset.label;
   const [label, share] = [".label", ".share"].map((part) => answer.querySelector(part)?.textContent ?? "");
   live.textContent = `${label} ${share}`;
@@ -660,7 +692,22 @@ for (const [name, use] of [["try", tried], ["load", loaded]])
     event.target.value = "";
   });
 for (const name of ["called", "keep"]) byId(name).addEventListener("change", linked);
-download.addEventListener("click", () => (saved = byId("keep").checked && !changed));
+download.addEventListener("click", async (event) => {
+  event.preventDefault();
+  complain(null);
+  const sofar = touches, keeps = byId("keep").checked && !changed;
+  try {
+    const response = await ask(download.href).catch(() => Promise.reject(new Error("The server does not answer")));
+    if (!response.ok) throw Object.assign(new Error((await read(response)).error), { status: response.status });
+    const [, file] = /filename="(.*)"/.exec(response.headers.get("Content-Disposition"));
+    const link = element("a", { href: URL.createObjectURL(await response.blob()), download: file });
+    link.click();
+    setTimeout(() => URL.revokeObjectURL(link.href), 60_000); // browsers take it a moment later
+    saved = keeps && touches === sofar;
+  } catch (error) {
+    await failed(error);
+  }
+});
 window.addEventListener("beforeunload", (event) => {
   if (!saved) event.preventDefault();
 });

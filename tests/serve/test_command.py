@@ -7,6 +7,7 @@ import re
 import shutil
 import socket
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 from typer.testing import CliRunner
@@ -81,6 +82,18 @@ def test_names_by_which_it_is_reached(serve, files):
     """Names of hosts have no case."""
     _, (service, _) = serve(files["small"], "--allow-host", "Box.Example", "--allow-host", "b")
     assert service.allowed == {"box.example", "b"}
+    for wrong in ("box.example:8000", "https://box.example"):
+        said, _ = serve(files["small"], "--allow-host", wrong, code=2)
+        assert f"--allow-host: '{wrong}' is no name of a host and no address; leave out port" in said
+
+
+@pytest.mark.parametrize(
+    ("address", "shown"),
+    [("::", "localhost"), ("192.168.2.99", "192.168.2.99"), ("fd00::5", "[fd00::5]")],
+)
+def test_the_address_is_one_of_a_page(address, shown):
+    assert commands._shown(address) == shown
+    assert urlsplit(f"http://{shown}:8000/").port == 8000
 
 
 @pytest.mark.parametrize(("options", "most"), [((), None), (("--batch", 7), 7)])

@@ -1119,6 +1119,8 @@ def test_openapi(taught):
     pupil.show("red", sets.labelled(1, 70)[0][0])
     check(pupil.learn(), "Lesson")
     check(pupil.ask("DELETE", "/photos/99").json, "Error")
+    assert {"429", "503"} <= found["paths"]["/lessons/{lesson}/package"]["get"]["responses"].keys()
+    assert found["components"]["schemas"]["Answer"]["properties"]["logits"]["items"] == {"type": "number"}
     described = {path: item for path, item in found["paths"].items() if "lesson" in path}
     assert len(described) == 6 and sum(map(len, described.values())) == 9
     for path, item in described.items():

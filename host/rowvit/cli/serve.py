@@ -144,6 +144,11 @@ def serve(
         certificate.check(*(pair := (cert, key or cert)))
     elif key is not None:
         raise RowvitError("--key is the key of a certificate", "name that, too, by --cert")
+    for name in allow_host or ():
+        try:
+            certificate.kind_of(name)
+        except RowvitError as error:
+            raise RowvitError(f"--allow-host: {error}", "leave out port and scheme") from None
     seconds = deadline or _DEADLINE[target]
     networks = read_networks(models, examples, teach)
     options = opt.target_options(target, bitstream, memory, latency, rate, check_every, frontend=frontend)
@@ -163,8 +168,7 @@ def serve(
     _log_lines()
     with server.bound(host, port) as listener:
         address = listener.getsockname()
-        shown = "localhost" if address[0] in ("0.0.0.0", "::", "127.0.0.1", "::1") else address[0]
-        page = f"{'https' if pair else 'http'}://{shown}:{address[1]}/"
+        page = f"{'https' if pair else 'http'}://{_shown(address[0])}:{address[1]}/"
         if token:
             page += f"?token={token}" if printed else f"?token=... ({token_file or TOKEN})"
 
@@ -174,6 +178,13 @@ def serve(
 
         with status(f"opening {target.value}") as waiting:
             server.run(service, listener, ready, pair)
+
+
+def _shown(address: str) -> str:
+    """An address as a URL has it."""
+    if address in ("0.0.0.0", "::", "127.0.0.1", "::1"):
+        return "localhost"
+    return f"[{address}]" if ":" in address else address
 
 
 @command()

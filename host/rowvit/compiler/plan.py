@@ -16,7 +16,7 @@ from rowvit.hardware import config as configs
 from rowvit.hardware.config import HardwareConfig
 from rowvit.hardware.isa import MAX_IMAGES
 
-MAX_ROW_WORDS = 2047  # the field has 11 bits
+MAX_ROW_WORDS = 2047  # patches of up to 73 pixels: the field takes more, which nothing has run
 EMBED_TAG = 255  #: tag of the embedding's MARK record; a layer's is its number
 
 

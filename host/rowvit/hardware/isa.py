@@ -310,7 +310,11 @@ REGISTERS: dict[str, tuple[int, str, str]] = {
     "IRQ_STATUS": (0x20, "w1c", "bit 0 pass done, bit 1 error"),
     "BASE_LO": (0x24, "rw", "byte address of the blob, multiple of 64; kept while the core is busy"),
     "BASE_HI": (0x28, "rw", "upper half; kept while the core is busy"),
-    "PROGRAM": (0x2C, "rw", "byte offset of the program in the blob; kept while the core is busy"),
+    "PROGRAM": (
+        0x2C,
+        "rw",
+        "byte offset of the program in the blob, in words of the port; kept while the core is busy",
+    ),
     "LENGTH": (0x30, "rw", "bytes of the blob, beyond which no read goes; kept while the core is busy"),
     "PASSES": (0x34, "rw", "passes of the next start, below 65536; kept while the core is busy"),
     "WATCHDOG": (

@@ -114,7 +114,7 @@ SCHEMAS: dict[str, Any] = {
         config=_all(name=TEXT, hash=TEXT, clock_mhz=NUMBER),
         label=TEXT,
         classes=_list(_all(label=TEXT, index=INTEGER, probability=NUMBER)),
-        logits=_list(INTEGER),
+        logits=_list(NUMBER),  # of a head on the host no integers
         tokens=_all(
             input=INTEGER,
             pruned=_list(_all(layer=INTEGER, alive=INTEGER, kept=_list(INTEGER))),
@@ -329,7 +329,7 @@ def _lesson_paths() -> dict[str, Any]:
             "get": {
                 "summary": "The taught network, as rowvit run and a later lesson take it",
                 "parameters": [_LESSON, named, keep],
-                "responses": taught | _refused("400 401 404 409"),
+                "responses": taught | _refused("400 401 404 409 429 503"),
             }
         },
     }

@@ -45,6 +45,7 @@ VERILATOR_FLAGS = [
 ]
 _WORK = "rowvit-build-"  # as the folders of builds begin, in what may be any folder of the user's
 FAST, ONCE = "-O2", "-O1"  # -O3 compiles twice as long and runs no faster; what runs once need not be fast
+_MAKERS = [Path(__file__), Path(__file__).with_name("cxx.py")]  # of the commands that build
 FRONTEND_SOURCES = [HLS / "frontend.cpp", HLS / "sim" / "simulator.cpp"]
 
 
@@ -200,7 +201,7 @@ def build(
         yield [cxx.link(objects, work / "library.so", *libraries)]
 
     name = config.name + "-trace" * trace + "-activity" * activity
-    files = [*verilog, *sorted(rtl.glob("*.vh")), HARNESS, PUBLIC, PORTS]
+    files = [*verilog, *sorted(rtl.glob("*.vh")), HARNESS, PUBLIC, PORTS, *_MAKERS]
     notice = f"the simulator of '{config.name}': a minute or two"
     return cached(
         name,
@@ -232,7 +233,7 @@ def build_frontend() -> Path:
         yield [compiler(work).link(FRONTEND_SOURCES, work / "library.so", *options)]
 
     texts = FAST, importlib.metadata.version("hls4ml"), os.environ.get("CXX", ""), processor()
-    files = [*FRONTEND_SOURCES, *sorted(HLS.glob("*.h")), *sorted(HLS.glob("sim/*.h"))]
+    files = [*FRONTEND_SOURCES, *sorted(HLS.glob("*.h")), *sorted(HLS.glob("sim/*.h")), *_MAKERS]
     return cached("frontend", texts, files, "the HLS front end: a few seconds", variables(), steps)
 
 

@@ -319,7 +319,7 @@ def test_a_core_that_hangs_while_it_is_looked_at(networks, puppet, monkeypatch):
         assert go.wait(HANG)
 
     monkeypatch.setattr(puppet, "probe", hangs)
-    with serving(networks, "sim", lambda: puppet, patience=0.5) as served:
+    with serving(networks, "sim", lambda: puppet, patience=3.0) as served:
         assert served.ask("GET", "/v2/health/ready").status == 200
         go.clear()
         inside.clear()

@@ -71,7 +71,7 @@ class Gate:
         compute = Golden._run
 
         def held(golden, images):
-            assert self.open.wait(30)
+            assert self.open.wait(HANG)
             return compute(golden, images)
 
         monkeypatch.setattr(Golden, "_run", held)

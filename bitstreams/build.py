@@ -10,8 +10,8 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Generator, Mapping, Sequence
-from contextlib import closing
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from datetime import datetime, timezone
 from enum import Enum
@@ -207,6 +207,49 @@ class NoRoom(RowvitError):
     """The design is placed, routed or held by no part of this size, or not in this run."""
 
 
+class Endings:
+    """Signals that end a build, SIGHUP when a connection by ssh does. While a tool starts they wait until it
+    would be ended, too: it would go on for hours, in a folder that the next build empties.
+    """
+
+    def __init__(self) -> None:
+        self._number, self._wait = 0, False
+
+    def catch(self) -> None:
+        """Hear them, but for those that whoever started this ignores, as nohup SIGHUP."""
+        for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+            number = getattr(signal, name, None)
+            usual = signal.SIG_DFL, signal.default_int_handler
+            if number is not None and signal.getsignal(number) in usual:
+                signal.signal(number, self._came)
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Until `release`, or the end."""
+        self._wait = True
+        try:
+            yield
+        finally:
+            self.release()
+
+    def release(self) -> None:
+        """End, if one has come."""
+        self._wait = False
+        number, self._number = self._number, 0
+        if number == signal.SIGINT:
+            raise KeyboardInterrupt
+        if number:
+            sys.exit(128 + number)
+
+    def _came(self, number: int, frame: object) -> None:
+        self._number = number
+        if not self._wait:
+            self.release()
+
+
+ENDINGS = Endings()
+
+
 def run_tool(
     name: str,
     command: list,
@@ -226,17 +269,22 @@ def run_tool(
         It fails, leaves no result, or is not done within ``hours``.
     """
     late = threading.Event()
-    with subprocess.Popen(
-        [str(word) for word in command],
-        cwd=work,
-        env={**os.environ, **(variables or {})},
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        encoding="utf-8",
-        errors="replace",
-        start_new_session=True,
-    ) as process:
+    errors: list[str] = []
+    no_room = ""
+    with (
+        ENDINGS.held(),
+        subprocess.Popen(
+            [str(word) for word in command],
+            cwd=work,
+            env={**os.environ, **(variables or {})},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            encoding="utf-8",
+            errors="replace",
+            start_new_session=True,
+        ) as process,
+    ):
 
         def stop() -> None:
             late.set()
@@ -247,9 +295,8 @@ def run_tool(
 
         timer = threading.Timer(hours * 3600, stop)
         timer.start()
-        errors: list[str] = []
-        no_room = ""
         try:
+            ENDINGS.release()
             for line in process.stdout:
                 text = line.strip()
                 if text.startswith("rowvit: error: "):
@@ -435,10 +482,7 @@ def main(
     out: Annotated[Path, typer.Option(help="Directory for overlays.")] = ROOT / "build/overlays",
 ) -> None:
     """Build an overlay with Vivado."""
-    for name in ("SIGTERM", "SIGHUP"):  # the second when a connection by ssh ends; Vivado would go on
-        number = getattr(signal, name, None)
-        if number is not None and signal.getsignal(number) == signal.SIG_DFL:
-            signal.signal(number, lambda number, _: sys.exit(128 + number))
+    ENDINGS.catch()
     try:
         target = board(board_name)
         hardware = configs.load(config or target.configuration)

@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 from collections import defaultdict
 from dataclasses import replace
 from functools import partial
@@ -393,6 +394,32 @@ def test_a_signal_ends_vivado(tmp_path, number):
     vivado = int((tmp_path / "pid").read_text())
     with pytest.raises(ProcessLookupError):
         os.kill(vivado, 0)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_that_comes_while_vivado_starts(tmp_path, monkeypatch, number):
+    """When it is there, and nothing yet would end it."""
+    started = []
+
+    class Started(subprocess.Popen):
+        def __init__(self, *words, **options):
+            super().__init__(*words, **options)
+            started.append(self)
+            os.kill(os.getpid(), number)
+
+    endings = build.Endings()
+    before = signal.signal(number, signal.SIG_DFL)
+    endings.catch()
+    monkeypatch.setattr(build, "ENDINGS", endings)
+    monkeypatch.setattr(build.subprocess, "Popen", Started)
+    try:
+        with pytest.raises((SystemExit, KeyboardInterrupt)) as ended:
+            list(build.run_tool("Vivado", ["sleep", "9999"], tmp_path, "log", "result", 1.0))
+    finally:
+        signal.signal(number, before)
+    assert getattr(ended.value, "code", 128 + number) == 128 + number
+    assert started[0].returncode == -signal.SIGKILL
+    assert not [thread for thread in threading.enumerate() if isinstance(thread, threading.Timer)]
 
 
 def test_missing_vivado(make):

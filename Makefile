@@ -187,8 +187,12 @@ $(VENV)/.docs: $(VENV)/bin/pip pyproject.toml
 	$(VENV)/bin/pip install -q -e '.[docs]'
 	touch $@
 
+# the PYNQ of images asks for NumPy below 2, which is made for Pythons up to 3.12
+OLDER = $(firstword $(foreach v,3.11 3.12 3.10,$(shell command -v python$(v) 2>/dev/null)))
+
 .venv-pynq%/.test: tests/pynq%.txt
-	$(if $(PYTHON),$(PYTHON),python3) -m venv $(@D)
+	@[ -n "$(OLDER)" ] || { echo "rowvit: the tests with PYNQ $* need Python 3.10, 3.11 or 3.12" >&2; exit 2; }
+	$(OLDER) -m venv $(@D)
 	$(@D)/bin/pip install -q -r $<
 	touch $@
 

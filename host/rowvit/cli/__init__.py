@@ -21,7 +21,7 @@ MODULES = {
     "model": ("import", "compile", "disasm", "info"),
     "fits": ("fits",),
     "train": ("train", "eval"),
-    "networks": ("relu", "prune", "quantise"),
+    "networks": ("relu", "narrow", "prune", "quantise"),
     "teach": ("teach",),
     "measure": ("bench", "baseline", "power", "power-log", "report"),
     "serve": ("serve", "certificate"),

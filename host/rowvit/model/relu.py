@@ -3,8 +3,7 @@
 
 A layer's activation becomes ReLU, and its second FFN matrix is refitted by ridge regression, so that the
 ReLU block reproduces the GELU block's output on the inputs that it now gets. The ridge pulls towards the
-old matrix, which stays where the photos say little. Layers are converted one by one, from the first; what
-the converted ones make of the photos is kept, so that no layer runs again for those behind it.
+old matrix, which stays where the photos say little. Layers are converted one by one, from the first.
 """
 
 from __future__ import annotations
@@ -17,8 +16,9 @@ import torch
 from torch import Tensor
 
 from rowvit.errors import RowvitError
+from rowvit.model.layerwise import fed
 from rowvit.model.store import Card
-from rowvit.model.vit import ACTIVATIONS, VisionTransformer, normalise
+from rowvit.model.vit import ACTIVATIONS, VisionTransformer
 
 
 @dataclass(frozen=True)
@@ -98,29 +98,19 @@ def to_relu(
     """
     if model.config.act == "relu":
         raise RowvitError(f"{card.name} has ReLU already")
-    if not len(photos):
-        raise RowvitError("there are no photos to fit the ReLU network to")
     if ridge <= 0:
         raise RowvitError(f"ridge {ridge:g} is not above 0", "without it silent neurons cannot be fitted")
-    parts = [photos[first : first + batch] for first in range(0, len(photos), batch)]
-    with torch.inference_mode():
-        stream = [model.embed(normalise(part, card.mean, card.std)) for part in parts]
-        tokens = [torch.arange(model.config.tokens).expand(len(part), -1) for part in parts]
-    for layer, block in enumerate(model.blocks):
-        mlp, smooth = block.mlp, block.mlp.act
+    for layer, mlp, inputs in fed(model, card, photos, batch, progress):
+        smooth = mlp.act
         sums = _Sums(*mlp.fc2.weight.T.shape)
-        for index, x in enumerate(stream):
+        for x in inputs:
             with torch.inference_mode():
-                x = model.blocks[layer - 1].feed(x) if layer else x
-                stream[index], kept = block.attend(x, turn=model.turn(tokens[index]))
-                tokens[index] = tokens[index] if kept is None else tokens[index].gather(1, kept)
-                y = mlp.fc1(block.norm2(stream[index]).flatten(0, 1))
+                y = mlp.fc1(x)
                 mlp.act = smooth
                 wanted = mlp.fc2(mlp.activate(y))
                 mlp.act = ACTIVATIONS["relu"]
                 hidden = mlp.activate(y)
                 sums.add(hidden, wanted - mlp.fc2(hidden), wanted)
-            progress()
         correction = sums.solve(ridge)
         with torch.no_grad():
             mlp.fc2.weight.add_(correction[:-1].T.float())

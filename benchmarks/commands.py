@@ -29,9 +29,9 @@ What `rowvit COMMAND -h` prints, on one page: made of the commands by `python be
 says what works on a machine.
 
 Exit codes: 0; 1 if something that was checked is wrong, or a file was left out (but for photos by which
-`train`, `relu`, `prune` and `quantise` measure accuracy beside their work); 2 if a command could not do
-its work, which standard error explains: in one sentence, or where a word of the command line is wrong, by the
-usage of the command as well.
+`train`, `relu`, `narrow`, `prune` and `quantise` measure accuracy beside their work); 2 if a command
+could not do its work, which standard error explains: in one sentence, or where a word of the command line
+is wrong, by the usage of the command as well.
 """
 
 

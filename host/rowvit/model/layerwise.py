@@ -20,9 +20,35 @@ class Fed(NamedTuple):
 
     layer: int  #: counted from 0
     mlp: Mlp
-    inputs: Iterator[
-        Tensor
-    ]  #: float32 [rows, D] of every batch of photos, behind the LayerNorm; to be used up
+    #: float32 [rows, D] of every batch of photos, behind the LayerNorm; to be used up
+    inputs: Iterator[Tensor]
+
+
+def with_ones(hidden: Tensor) -> Tensor:
+    """Hidden activations [rows, H], and a column of ones for the bias."""
+    return torch.cat([hidden, torch.ones(len(hidden), 1)], dim=1)
+
+
+def require_ridge(ridge: float) -> None:
+    """Check the weight of the pull towards the old matrix.
+
+    Raises
+    ------
+    RowvitError
+        If it is not above 0.
+    """
+    if ridge <= 0:
+        raise RowvitError(f"ridge {ridge:g} is not above 0", "without it silent neurons cannot be fitted")
+
+
+def ridged(gram: Tensor, ridge: float, rows: int) -> Tensor:
+    """The Gram matrix [H + 1, H + 1] of ``rows`` rows of `with_ones`, with that pull; hardly any on the bias.
+
+    ``ridge`` is relative to the mean square of a hidden activation.
+    """
+    penalty = torch.full_like(gram.diagonal(), max(ridge * float(gram.diagonal()[:-1].mean()), 1e-12))
+    penalty[-1] = 1e-9 * rows
+    return gram + torch.diag(penalty)
 
 
 def fed(

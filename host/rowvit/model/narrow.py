@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from rowvit.errors import RowvitError
-from rowvit.model.layerwise import fed
+from rowvit.model.layerwise import fed, require_ridge, ridged, with_ones
 from rowvit.model.store import Card
 from rowvit.model.vit import Mlp, VisionTransformer
 
@@ -120,24 +120,18 @@ def to_narrow(
         As `require_narrower`, or if there are no photos.
     """
     require_narrower(model, card, hidden)
-    if ridge <= 0:
-        raise RowvitError(f"ridge {ridge:g} is not above 0", "without it silent neurons cannot be fitted")
+    require_ridge(ridge)
     for layer, mlp, inputs in fed(model, card, photos, batch, progress):
         size = mlp.fc2.in_features
         gram, rows = torch.zeros(size + 1, size + 1, dtype=torch.float64), 0
         for x in inputs:
             with torch.inference_mode():
-                h = mlp.activate(mlp.fc1(x))
-                if mlp.threshold > 0:
-                    h = torch.where(h < mlp.threshold, 0.0, h)
-                ones = torch.cat([h, torch.ones(len(h), 1)], dim=1)
+                ones = with_ones(mlp.passed(mlp.activate(mlp.fc1(x))))
                 gram += (ones.T @ ones).double()
-            rows += len(h)
+            rows += len(ones)
         with torch.inference_mode():
             old = torch.cat([mlp.fc2.weight.T, mlp.fc2.bias[None]]).double()
-            penalty = torch.full((size + 1,), max(ridge * float(gram.diagonal()[:-1].mean()), 1e-12))
-            penalty[-1] = 1e-9 * rows
-            stays, new = _without(gram + torch.diag(penalty.double()), old, hidden)
+            stays, new = _without(ridged(gram, ridge, rows), old, hidden)
             total = max(_square(gram, old), 1e-30)
             left = torch.zeros_like(old)
             left[stays], left[-1] = old[stays], old[-1]

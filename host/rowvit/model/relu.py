@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from rowvit.errors import RowvitError
-from rowvit.model.layerwise import fed
+from rowvit.model.layerwise import fed, require_ridge, ridged, with_ones
 from rowvit.model.store import Card
 from rowvit.model.vit import ACTIVATIONS, VisionTransformer
 
@@ -44,7 +44,7 @@ class _Sums:
         """Rows of ReLU's activations, of what is left to explain, and of the GELU block's output."""
         self.zeros += int(np.count_nonzero((hidden == 0).numpy()))  # ten times faster than torch's sum
         self.rows += len(hidden)
-        ones = torch.cat([hidden, torch.ones(len(hidden), 1)], dim=1)
+        ones = with_ones(hidden)
         self.hh += (ones.T @ ones).double()
         self.hr += (ones.T @ residual).double()
         self.rr += float(residual.double().square().sum())
@@ -52,11 +52,7 @@ class _Sums:
 
     def solve(self, ridge: float) -> Tensor:
         """The correction to the matrix [hidden + 1, dim]; its last row is that to the bias."""
-        size = len(self.hh) - 1
-        weight = ridge * float(self.hh.diagonal()[:-1].mean())
-        penalty = torch.full((size + 1,), max(weight, 1e-12), dtype=torch.float64)
-        penalty[-1] = 1e-9 * self.rows
-        return torch.linalg.solve(self.hh + torch.diag(penalty), self.hr)
+        return torch.linalg.solve(ridged(self.hh, ridge, self.rows), self.hr)
 
     def error(self, correction: Tensor) -> float:
         """Squared error that remains after a correction."""
@@ -98,8 +94,7 @@ def to_relu(
     """
     if model.config.act == "relu":
         raise RowvitError(f"{card.name} has ReLU already")
-    if ridge <= 0:
-        raise RowvitError(f"ridge {ridge:g} is not above 0", "without it silent neurons cannot be fitted")
+    require_ridge(ridge)
     for layer, mlp, inputs in fed(model, card, photos, batch, progress):
         smooth = mlp.act
         sums = _Sums(*mlp.fc2.weight.T.shape)

@@ -331,9 +331,11 @@ class Mlp(nn.Module):
     def forward(self, x: Tensor, observe: Observer, name: str) -> Tensor:
         h = self.activate(self.fc1(x), observe, name)
         observe(f"{name}.hidden", h)
-        if self.threshold > 0:
-            h = torch.where(h < self.threshold, 0.0, h)
-        return self.fc2(h)
+        return self.fc2(self.passed(h))
+
+    def passed(self, h: Tensor) -> Tensor:
+        """Hidden activations without those that the threshold drops."""
+        return torch.where(h < self.threshold, 0.0, h) if self.threshold > 0 else h
 
     def activate(self, y: Tensor, observe: Observer = _ignore, name: str = "") -> Tensor:
         """Hidden activations [..., hidden] of the first layer's results."""

@@ -17,27 +17,14 @@ from rowvit.errors import RowvitError
 torch = pytest.importorskip("torch")
 
 import photos as sets  # noqa: E402
+from squares import CARD, network, pictures  # noqa: E402
 
 from rowvit.cli import app  # noqa: E402
 from rowvit.model import store  # noqa: E402
 from rowvit.model.narrow import to_narrow  # noqa: E402
-from rowvit.model.vit import VisionTransformer, ViTConfig, normalise, predict  # noqa: E402
+from rowvit.model.vit import ViTConfig, normalise, predict  # noqa: E402
 
 CONFIG = ViTConfig(image_size=16, patch_size=4, dim=32, depth=3, heads=2, hidden=48, classes=3)
-CARD = store.Card("squares", list(sets.COLOURS))
-
-
-def network(config: ViTConfig = CONFIG) -> VisionTransformer:
-    torch.manual_seed(0)
-    model = VisionTransformer(config).eval()
-    for block in model.blocks:  # blocks that do something
-        for linear in (block.mlp.fc1, block.mlp.fc2, block.attn.proj):
-            linear.weight.data *= 3
-    return model
-
-
-def pictures(count: int = 60) -> np.ndarray:
-    return np.stack(sets.labelled(count, 4)[0])
 
 
 @torch.no_grad()
@@ -65,7 +52,7 @@ def test_one_neuron_is_the_best_one(gated: bool) -> None:
 
 def test_refit_is_nearer_than_a_cut() -> None:
     """Logits on photos that were not used for the fit, and what does not matter goes first."""
-    model, photos = network(), pictures(120)
+    model, photos = network(CONFIG), pictures(120)
     with torch.no_grad():
         for block in model.blocks:
             block.mlp.fc1.bias[5] = -1e3  # silent
@@ -101,7 +88,7 @@ def test_refusals(change: dict, hidden: int, said: str) -> None:
 def test_command(tmp_path: Path) -> None:
     """The file it writes is a network like any other: it loads, and is quantised and run."""
     sets.folder(tmp_path / "photos")
-    store.save(tmp_path / "wide.safetensors", network(), CARD)
+    store.save(tmp_path / "wide.safetensors", network(CONFIG), CARD)
     data, out = str(tmp_path / "photos"), tmp_path / "narrow.safetensors"
     run = CliRunner().invoke(
         app,

@@ -16,6 +16,7 @@ from rowvit.errors import RowvitError
 torch = pytest.importorskip("torch")
 
 import photos as sets  # noqa: E402
+from squares import CARD, network, pictures  # noqa: E402
 
 from rowvit.cli import app  # noqa: E402
 from rowvit.model import store  # noqa: E402
@@ -24,20 +25,6 @@ from rowvit.model.vit import VisionTransformer, ViTConfig, normalise, predict  #
 from rowvit.photos import open_data  # noqa: E402
 
 CONFIG = ViTConfig(image_size=16, patch_size=4, dim=32, depth=3, heads=2, hidden=48, classes=3, act="gelu")
-CARD = store.Card("squares", list(sets.COLOURS))
-
-
-def network(config: ViTConfig = CONFIG) -> VisionTransformer:
-    torch.manual_seed(0)
-    model = VisionTransformer(config).eval()
-    for block in model.blocks:  # blocks that do something
-        for linear in (block.mlp.fc1, block.mlp.fc2, block.attn.proj):
-            linear.weight.data *= 3
-    return model
-
-
-def pictures(count: int = 60) -> np.ndarray:
-    return np.stack(sets.labelled(count, 4)[0])
 
 
 @torch.no_grad()
@@ -99,7 +86,7 @@ def test_tokens_that_turn_and_are_dropped() -> None:
 
 def test_refit_is_nearer_than_a_swap() -> None:
     """Logits on photos that were not used for the fit."""
-    model, photos = network(), pictures(120)
+    model, photos = network(CONFIG), pictures(120)
     swapped = VisionTransformer(replace(CONFIG, act="relu"))
     swapped.load_state_dict(model.state_dict())
     expected = predict(model, photos[100:], CARD.mean, CARD.std)
@@ -115,7 +102,7 @@ def test_refit_is_nearer_than_a_swap() -> None:
 
 def test_silent_neurons_and_one_photo() -> None:
     """Hidden neurons that are never active, and fewer rows than unknowns, leave finite weights."""
-    model = network()
+    model = network(CONFIG)
     with torch.no_grad():
         model.blocks[1].mlp.fc1.bias.fill_(-1e3)
     layers = list(to_relu(model, CARD, pictures(1)))
@@ -127,9 +114,9 @@ def test_refusals() -> None:
     with pytest.raises(RowvitError, match="has ReLU already"):
         next(to_relu(network(replace(CONFIG, act="relu")), CARD, pictures()))
     with pytest.raises(RowvitError, match="no photos"):
-        next(to_relu(network(), CARD, pictures()[:0]))
+        next(to_relu(network(CONFIG), CARD, pictures()[:0]))
     with pytest.raises(RowvitError, match="is not above 0"):
-        next(to_relu(network(), CARD, pictures(), ridge=0.0))
+        next(to_relu(network(CONFIG), CARD, pictures(), ridge=0.0))
 
 
 def test_photos_without_labels(tmp_path: Path) -> None:
@@ -137,7 +124,7 @@ def test_photos_without_labels(tmp_path: Path) -> None:
     pictures_only.mkdir()
     for index, pixels in enumerate(pictures(3)):
         (pictures_only / f"{index}.png").write_bytes(sets.png(pixels))
-    store.save(tmp_path / "in.safetensors", network(), CARD)
+    store.save(tmp_path / "in.safetensors", network(CONFIG), CARD)
     arguments = ["relu", tmp_path / "in.safetensors", "--data", pictures_only, "-o", tmp_path / "out"]
     result = CliRunner().invoke(app, [*map(str, arguments), "--measure"])
     assert result.exit_code == 2 and "has no folders of classes" in result.output
@@ -152,7 +139,7 @@ def test_photos_without_labels(tmp_path: Path) -> None:
 @pytest.mark.parametrize("aware", ["", "quantise = true\n"])
 def test_command_with_fine_tuning(tmp_path: Path, aware: str) -> None:
     data = sets.archive(tmp_path / "a.npz", train=48)
-    store.save(tmp_path / "in.safetensors", network(), CARD)
+    store.save(tmp_path / "in.safetensors", network(CONFIG), CARD)
     (tmp_path / "r.toml").write_text(
         f"batch = 8\n[[phase]]\n{aware}name = 'heal'\nepochs = 1\nlr = 1e-3\ndistill = 0.5"
     )
@@ -172,7 +159,7 @@ def test_command_with_fine_tuning(tmp_path: Path, aware: str) -> None:
 @pytest.mark.parametrize("ridge", [[], ["--ridge", 0.3]])
 def test_the_ridge_of_the_command(tmp_path: Path, ridge: list) -> None:
     data = sets.archive(tmp_path / "a.npz", train=48)
-    store.save(tmp_path / "in.safetensors", network(), CARD)
+    store.save(tmp_path / "in.safetensors", network(CONFIG), CARD)
     arguments = [tmp_path / "in.safetensors", "--data", data, "-o", tmp_path / "out.safetensors", *ridge]
     result = CliRunner().invoke(app, ["relu", *map(str, arguments), "--no-measure"])
     assert result.exit_code == 0, result.output

@@ -183,6 +183,8 @@ def shortened(line: str) -> list[str]:
             arguments[arguments.index(option) + 1] = "3"
     if command in ("bench", "power") and not {"-n", "--images"} & {*arguments}:
         arguments += ["-n", "2"]
+    if "--hidden" in arguments[:-1]:
+        arguments[arguments.index("--hidden") + 1] = "32"
     arguments = ["tiny" if word == "pynq-z2" else word for word in arguments]
     takes = ("run", "profile", "features", "compile", "disasm", "prune", "teach", "eval", "bench", "power")
     if command in (*takes, "diagnose", "serve") and not {"-c", "--config"} & {*arguments}:

@@ -2,7 +2,7 @@
 """Rows of docs/experiments.md from what ``rowvit eval --json`` wrote.
 
 ``python benchmarks/accuracy.py "GELU float=gelu.json" "ReLU float=relu.json,cycles-relu.json" ...``: the
-other rows are compared with the first. A second file gives a float network's row the cycles of its int8
+other rows are compared with the first, whose network may have wider FFNs. A second file gives a float network's row the cycles of its int8
 package. ``--record NAME`` keeps the rows in benchmarks/results, too.
 """
 
@@ -30,6 +30,17 @@ HEADER = (
     "| network | top-1, % (95% interval) | change, points | million MACs (fewer) | W2 rows (fewer) | zeros"
     " after ReLU | cycles |"
 )
+
+
+def compared(report: dict[str, Any], first: dict[str, Any]) -> dict[str, Any]:
+    """A report, with what is saved of the work of the first row's network without pruning."""
+    wider = first["hidden_neurons"] / report["hidden_neurons"]
+    total = report["w2_rows_total"] * wider
+    return report | {
+        "macs_saved": 100 * (1 - report["macs_executed"] / first["macs_dense"]),
+        "w2_rows_total": total,
+        "w2_rows_saved": 100 * (1 - report["w2_rows_fetched"] / total),
+    }
 
 
 def row(name: str, report: dict[str, Any], first: dict[str, Any], timed: dict[str, Any]) -> str:
@@ -68,9 +79,10 @@ def main() -> None:
     print("|---" * (HEADER.count("|") - 1) + "|")
     first = reports[0][1][0]
     for name, files in reports:
-        print(row(name, files[0], first, files[-1]))
+        report = compared(files[0], first)
+        print(row(name, report, first, files[-1]))
         if arguments.record:
-            record(arguments.record, name, figures(files[0], files[-1]), "torch")
+            record(arguments.record, name, figures(report, files[-1]), "torch")
     print(f"\nOn {first['data']}.")
 
 

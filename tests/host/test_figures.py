@@ -136,14 +136,18 @@ def test_rows_of_accuracy(docs: Docs) -> None:
     pytest.importorskip("torch")
     folder = docs.results.parents[1]
     shutil.copy(ROOT / "benchmarks" / "accuracy.py", folder)
-    work = {"macs_executed": 123.4e6, "macs_saved": 12.3, "zeros": 45.6}
-    work |= {"w2_rows_fetched": 1000.0, "w2_rows_total": 3072.0, "w2_rows_saved": 67.4}
     arguments = []
-    for name, right, interval in (
-        ("GELU float", 397, [94.3641, 97.9595]),
-        ("+ int8", 390, [92.3161, 96.6344]),
+    for name, right, interval, hidden in (
+        ("GELU float", 397, [94.3641, 97.9595], 256),
+        ("+ int8, narrower", 390, [92.3161, 96.6344], 64),
     ):
-        report = work | {
+        report = {
+            "macs_executed": 30e6 + hidden * 0.4e6,
+            "macs_dense": 40e6 + hidden * 0.5e6,
+            "w2_rows_fetched": hidden * 9.0,
+            "w2_rows_total": hidden * 12.0,
+            "hidden_neurons": hidden,
+            "zeros": 45.6,
             "data": "signs",
             "photos": 411,
             "top1": 100 * right / 411,
@@ -160,7 +164,9 @@ def test_rows_of_accuracy(docs: Docs) -> None:
     marks = " | ".join(f"<!--= {key} -->" for key in keys)
     page = "\n".join([f"| <!--= signs --> | {marks} |", line, *rows, ""])
     assert docs.run(page, "--check") == (0, "README.md: 22 of 22 numbers are filled in\n"), head
-    record = json.loads((docs.results.parent / "signs.json").read_text())["+ int8"]
+    assert "| 132.4 (21.2%) | 2,304 of 3,072 (25.0%) |" in rows[0]
+    assert "| 55.6 (66.9%) | 576 of 3,072 (81.2%) |" in rows[1]  # of the wide network's 168 million and rows
+    record = json.loads((docs.results.parent / "signs.json").read_text())["+ int8, narrower"]
     assert record["command"].endswith("--record signs")
     assert set(record["versions"]) == {"python", "numpy", "torch"}
     assert {"date", "commit", "processor"} < set(record)

@@ -5,10 +5,11 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from itertools import count, pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 from typer import Option
 
@@ -32,12 +33,26 @@ TRIED = 400  # schedules that a search tries, about
 
 if TYPE_CHECKING:
     import numpy as np
+    from rich.table import Table
 
     from rowvit.formats.package import ModelPackage
     from rowvit.hardware.config import HardwareConfig
+    from rowvit.measure.accuracy.evaluation import Labels
     from rowvit.measure.accuracy.schedules import Point
     from rowvit.model.store import Card
     from rowvit.model.vit import VisionTransformer
+    from rowvit.photos import Photos
+
+Layer = TypeVar("Layer")
+
+FitOption = Annotated[int, Option(min=1, metavar="N", help="Training photos to fit to.")]
+CheckOption = Annotated[
+    int, Option(min=1, metavar="N", help="Other training photos, for top-1 before and after.")
+]
+EachLayerOption = Annotated[
+    bool, Option("--each-layer", help="Measure top-1 after every layer too, which takes longer.")
+]
+RidgeOption = Annotated[float, Option(metavar="WEIGHT", help="Weight of the pull towards the old matrices.")]
 
 
 @command()
@@ -45,16 +60,10 @@ def relu(
     model: opt.FloatArgument,
     output: opt.OutputOption,
     data: opt.PhotosOption,
-    photos: Annotated[int, Option(min=1, metavar="N", help="Training photos to fit to.")] = 400,
-    check: Annotated[
-        int, Option(min=1, metavar="N", help="Other training photos, for top-1 before and after.")
-    ] = 500,
-    each_layer: Annotated[
-        bool, Option("--each-layer", help="Measure top-1 after every layer too, which takes longer.")
-    ] = False,
-    ridge: Annotated[
-        float, Option(metavar="WEIGHT", help="Weight of the pull towards the old matrices.")
-    ] = 1e-3,
+    photos: FitOption = 400,
+    check: CheckOption = 500,
+    each_layer: EachLayerOption = False,
+    ridge: RidgeOption = 1e-3,
     recipe: Annotated[
         Path | None,
         Option(
@@ -76,11 +85,11 @@ def relu(
       rowvit relu vit.safetensors --data photos -o vit-relu.safetensors --recipe recipes/sign-digits/relu.toml
     """
     from rowvit.measure.accuracy.evaluation import matched, read_labels
-    from rowvit.measure.accuracy.schedules import BATCH, top1
+    from rowvit.measure.accuracy.schedules import BATCH
     from rowvit.model import store
     from rowvit.model.adapt import rebuild
     from rowvit.model.relu import to_relu
-    from rowvit.photos import among, open_data
+    from rowvit.photos import open_data
     from rowvit.train import recipe as recipes
     from rowvit.train.loop import require_fit
 
@@ -93,37 +102,19 @@ def relu(
         require_fit(turned, trained, steps[1], (network, card))
     tested = test_set(data, card, measure, names)
     fitted, checked = trained.subset(photos), trained.subset(check, skip=photos)
-    size, depth = network.config.size, network.config.depth
-    pixels = fitted.prepared(size, card.resize, card.crop)
-    tests, measured = pixels[:0], set[int]()  # after these layers
-    if len(checked) and trained.classes and (names or among(trained.classes, card.classes)):
-        checked = matched(checked, card.name, card.classes, None if steps else names)
-        tests = checked.prepared(size, card.resize, card.crop)
-        measured = {-1, *range(depth)} if each_layer else {-1, depth - 1}
-    titles = ["layer", "zeros", "error if swapped", "error refitted", *(["top-1"] if measured else [])]
-    table = right_aligned(*titles, left=0)
-    batches = count(1)
-    total = depth * -(-len(pixels) // BATCH) + len(measured) * -(-len(tests) // BATCH)
-    with progress_bar("refitting", total) as progress:
-
-        def step() -> None:
-            progress(next(batches))
-
-        def accuracy(layer: int) -> str:
-            return f"{top1(network, card, tests, checked.labels, step):.1%}" if layer in measured else ""
-
-        if measured:
-            table.add_row("none", "", "", "", accuracy(-1))
-        for done in to_relu(network, card, pixels, ridge, BATCH, step):
-            row = f"{done.layer}", f"{done.zeros:.1%}", f"{done.swapped:.3f}", f"{done.error:.3f}"
-            table.add_row(*row, *([accuracy(done.layer)] if measured else []))
+    table, measured = _layer_by_layer(
+        (network, card),
+        (fitted, _known(checked, card, None if steps else names)),
+        each_layer,
+        ("zeros", "error if swapped", "error refitted"),
+        lambda pixels, step: to_relu(network, card, pixels, ridge, BATCH, step),
+        lambda done: (f"{done.zeros:.1%}", f"{done.swapped:.3f}", f"{done.error:.3f}"),
+    )
     card.history.append(f"GELU to ReLU by ridge refit ({ridge:g}) on {fitted.name}")
     card.accuracy = {}
     if not steps:
         store.save(output, network, card)
-    OUT.print(table)
-    if measured:
-        say(f"top-1 on {len(checked)} training photos that were not used for the fit")
+    _show(table, measured)
     if steps and not run_recipe(network, card, trained, steps, output, store.load(model)):
         return
     note_accuracy(network, card, tested, output)
@@ -136,10 +127,10 @@ def narrow(
     output: opt.OutputOption,
     data: opt.PhotosOption,
     hidden: Annotated[int, Option(min=1, metavar="N", help="Hidden neurons that stay in every FFN.")],
-    photos: Annotated[int, Option(min=1, metavar="N", help="Training photos to fit to.")] = 1000,
-    ridge: Annotated[
-        float, Option(metavar="WEIGHT", help="Weight of the pull towards the old matrices.")
-    ] = 1e-3,
+    photos: FitOption = 1000,
+    check: CheckOption = 500,
+    each_layer: EachLayerOption = False,
+    ridge: RidgeOption = 1e-3,
     measure: opt.MeasureOption = None,
     labels: opt.LabelsOption = None,
 ) -> None:
@@ -148,7 +139,8 @@ def narrow(
     The second FFN matrix of each layer is refitted, so that the FFN's output changes least; this
     takes no labels and no gradients. Weights that are not there are neither loaded nor multiplied.
     The table shows for every layer the squared error of the output, relative to the output, with
-    the old matrix and with the refitted one. Training makes up for most of what it costs.
+    the old matrix and with the refitted one, and, where it was measured, top-1 of the network with
+    the layers up to this one narrowed. Training makes up for most of what it costs.
 
     Example
     -------
@@ -162,21 +154,81 @@ def narrow(
 
     network, card = store.load(model)
     require_narrower(network, card, hidden)
-    before = network.config.hidden
-    fitted = open_data(data, "train", labels=False).subset(photos)
-    tested = test_set(data, card, measure, read_labels(labels))
-    pixels = fitted.prepared(network.config.size, card.resize, card.crop)
-    table = right_aligned("layer", "error if cut", "error refitted", left=0)
-    batches = count(1)
-    with progress_bar("refitting", network.config.depth * -(-len(pixels) // BATCH)) as progress:
-        for done in to_narrow(network, card, pixels, hidden, ridge, BATCH, lambda: progress(next(batches))):
-            table.add_row(f"{done.layer}", f"{done.cut:.3f}", f"{done.error:.3f}")
+    before, names = network.config.hidden, read_labels(labels)
+    trained, tested = open_data(data, "train", labels=False), test_set(data, card, measure, names)
+    fitted, checked = trained.subset(photos), trained.subset(check, skip=photos)
+    table, measured = _layer_by_layer(
+        (network, card),
+        (fitted, _known(checked, card, names)),
+        each_layer,
+        ("error if cut", "error refitted"),
+        lambda pixels, step: to_narrow(network, card, pixels, hidden, ridge, BATCH, step),
+        lambda done: (f"{done.cut:.3f}", f"{done.error:.3f}"),
+    )
     card.history.append(f"{hidden} of {before} hidden neurons by ridge refit ({ridge:g}) on {fitted.name}")
     card.accuracy = {}
     store.save(output, network, card)
-    OUT.print(table)
+    _show(table, measured)
     note_accuracy(network, card, tested, output)
     wrote_network(output, network.config.act, data)
+
+
+def _known(photos: Photos, card: Card, names: Labels) -> Photos | None:
+    """The photos, as of the network's classes; nothing where there are none, or of other classes."""
+    from rowvit.measure.accuracy.evaluation import matched
+    from rowvit.photos import among
+
+    if not len(photos) or not photos.classes or not (names or among(photos.classes, card.classes)):
+        return None
+    return matched(photos, card.name, card.classes, names)
+
+
+def _layer_by_layer(
+    found: tuple[VisionTransformer, Card],
+    photos: tuple[Photos, Photos | None],
+    each_layer: bool,
+    titles: tuple[str, ...],
+    refit: Callable[[np.ndarray, Callable[[], None]], Iterable[Layer]],
+    cells: Callable[[Layer], tuple[str, ...]],
+) -> tuple[Table, int]:
+    """What a refit says of every layer, with top-1 before and after; and of how many photos that is.
+
+    The first of the photos are those of the fit, the others those of top-1. The refit gets their pixels, and
+    what it has to call after every batch.
+    """
+    from rowvit.measure.accuracy.schedules import BATCH, top1
+
+    (network, card), (fitted, checked) = found, photos
+    size, depth = network.config.size, network.config.depth
+    pixels = fitted.prepared(size, card.resize, card.crop)
+    tests, measured = pixels[:0], set[int]()  # after these layers
+    if checked:
+        tests = checked.prepared(size, card.resize, card.crop)
+        measured = {-1, *range(depth)} if each_layer else {-1, depth - 1}
+    table = right_aligned("layer", *titles, *(["top-1"] if checked else []), left=0)
+    batches = count(1)
+    total = depth * -(-len(pixels) // BATCH) + len(measured) * -(-len(tests) // BATCH)
+    with progress_bar("refitting", total) as progress:
+
+        def step() -> None:
+            progress(next(batches))
+
+        def accuracy(layer: int) -> list[str]:
+            if not checked:
+                return []
+            return [f"{top1(network, card, tests, checked.labels, step):.1%}" if layer in measured else ""]
+
+        if checked:
+            table.add_row("none", *("" for _ in titles), *accuracy(-1))
+        for layer, done in enumerate(refit(pixels, step)):
+            table.add_row(f"{layer}", *cells(done), *accuracy(layer))
+    return table, len(tests)
+
+
+def _show(table: Table, tests: int) -> None:
+    OUT.print(table)
+    if tests:
+        say(f"top-1 on {tests} training photos that were not used for the fit")
 
 
 @command()

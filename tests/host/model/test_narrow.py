@@ -23,6 +23,7 @@ from rowvit.cli import app  # noqa: E402
 from rowvit.model import store  # noqa: E402
 from rowvit.model.narrow import to_narrow  # noqa: E402
 from rowvit.model.vit import ViTConfig, normalise, predict  # noqa: E402
+from rowvit.photos import open_data  # noqa: E402
 
 CONFIG = ViTConfig(image_size=16, patch_size=4, dim=32, depth=3, heads=2, hidden=48, classes=3)
 
@@ -86,18 +87,25 @@ def test_refusals(change: dict, hidden: int, said: str) -> None:
 
 
 def test_command(tmp_path: Path) -> None:
-    """The file it writes is a network like any other: it loads, and is quantised and run."""
-    sets.folder(tmp_path / "photos")
-    store.save(tmp_path / "wide.safetensors", network(CONFIG), CARD)
-    data, out = str(tmp_path / "photos"), tmp_path / "narrow.safetensors"
-    run = CliRunner().invoke(
-        app,
-        ["narrow", str(tmp_path / "wide.safetensors"), "--data", data, "--hidden", "32", "-o", str(out)],
-        catch_exceptions=False,
-    )
-    assert run.exit_code == 0 and "error refitted" in run.output
+    """It says what it costs, and the file it writes is a network like any other: quantised, it runs."""
+    data, out = sets.archive(tmp_path / "a.npz", train=48), tmp_path / "narrow.safetensors"
+    model = network(CONFIG)
+    store.save(tmp_path / "wide.safetensors", model, CARD)
+    arguments = [tmp_path / "wide.safetensors", "--data", data, "--hidden", 32, "-o", out]
+    arguments += ["--photos", 20, "--check", 10, "--no-measure"]
+    run = CliRunner().invoke(app, ["narrow", *map(str, arguments)], catch_exceptions=False)
+    assert run.exit_code == 0 and "top-1 on 10 training photos" in run.output
     found, card = store.load(out)
     assert found.config.hidden == 32 and "32 of 48 hidden neurons" in card.history[-1]
+    checked = open_data(data, "train").subset(10, skip=20)
+    rows = {line.split()[0]: line.split()[1:] for line in run.output.splitlines() if line.strip()}
+    for layer, width, network_then in (("none", 1, model), ("2", 3, found)):
+        guesses = predict(network_then, checked.prepared(16, CARD.resize, CARD.crop), CARD.mean, CARD.std)
+        share = np.mean(guesses.argmax(axis=1) == checked.labels)
+        assert len(rows[layer]) == width and rows[layer][-1] == f"{share:.1%}"
+    assert len(rows["0"]) == len(rows["1"]) == 2
     made = str(tmp_path / "int8.safetensors")
-    run = CliRunner().invoke(app, ["quantise", str(out), "--data", data, "-o", made], catch_exceptions=False)
+    run = CliRunner().invoke(
+        app, ["quantise", str(out), "--data", str(data), "-o", made], catch_exceptions=False
+    )
     assert run.exit_code == 0

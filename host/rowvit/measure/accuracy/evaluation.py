@@ -175,17 +175,18 @@ class Evaluation:
 
 
 def made(model: str | Path, data: Path, network: Network) -> dict[str, Any]:
-    """What repeats an evaluation: the command and its date, the network, rowvit and other versions."""
+    """What repeats an evaluation, and its network's width: command, date, the network, rowvit, versions."""
     from rowvit.measure import result
 
     if not isinstance(network, tuple):
-        digest = network.meta.get("hash") or network.digest()
+        digest, hidden = network.meta.get("hash") or network.digest(), network.meta["architecture"]["hidden"]
     else:
-        digest = hashlib.sha256(Path(model).read_bytes()).hexdigest()
+        digest, hidden = hashlib.sha256(Path(model).read_bytes()).hexdigest(), network[0].config.hidden
     return {
         "command": ["rowvit", *sys.argv[1:]],
         "date": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "model_hash": digest,
+        "hidden_neurons": hidden,
         "rowvit": result.revision(),
         "versions": result.versions(),
     }

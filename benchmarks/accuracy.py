@@ -2,8 +2,8 @@
 """Rows of docs/experiments.md from what ``rowvit eval --json`` wrote.
 
 ``python benchmarks/accuracy.py "GELU float=gelu.json" "ReLU float=relu.json,cycles-relu.json" ...``: the
-other rows are compared with the first, whose network may have wider FFNs. A second file gives a float network's row the cycles of its int8
-package. ``--record NAME`` keeps the rows in benchmarks/results, too.
+other rows are compared with the first, whose network may have wider FFNs. A second file gives a float
+network's row the cycles of its int8 package. ``--record NAME`` keeps the rows in benchmarks/results, too.
 """
 
 from __future__ import annotations

@@ -32,6 +32,7 @@ from rowvit.formats.package import patch_chunks
 from rowvit.formats.program import Operation, OperationKind, Pass, Program
 from rowvit.hardware.config import HardwareConfig
 from rowvit.hardware.isa import (
+    GATHER_STRIDE,
     MAX_OPERATIONS,
     QUEUE,
     Dst,
@@ -453,6 +454,8 @@ class _Run:
             entries = Area(f["table"], 0, image.bounds[-1], 1)
             if operation.kind is not OperationKind.PROJECTION or image.epoch < 1:
                 raise ValueError("GATHER is that of a projection behind a selection")
+            if max(f["src_stride"], f["dst_stride"]) >= GATHER_STRIDE:
+                raise ValueError(f"strides with GATHER are below {GATHER_STRIDE}")
             if f["table"] % self.config.rows or not self.table.filled(entries, image.value("rows")):
                 raise ValueError(f"entries from {f['table']} on in the selection table are not the image's")
         rotates = "rotary" in self.meta and operation.kind in (OperationKind.QUERY, OperationKind.KEY)

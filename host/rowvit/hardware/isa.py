@@ -178,6 +178,8 @@ class Field:
 
 #: images that a pass may have: the slot of the opcode holds it, an image's number and a tag
 MAX_IMAGES = 16
+#: what both strides of a MATMUL with GATHER are below: one multiplier makes its rows' addresses
+GATHER_STRIDE = 1 << 12
 #: first slots of what all instructions have, and of an opcode's fields
 OPCODE, FLAGS, CHAIN, DEPS = range(4)
 OPERANDS = DEPS + len(Engine)
@@ -199,13 +201,15 @@ FIELDS: dict[Op, dict[str, Field]] = {
     },
     Op.MATMUL: {
         "src_base": Field(9, "token memory word of band 0"),
-        "src_stride": Field(10, "words per band"),
+        "src_stride": Field(10, "words per band; GATHER: below 4096"),
         "k": Field(11, "scalars (multiple of 8), or segments if SPARSE"),
         "wbase": Field(12, "weight line of k = 0"),
         "groups": Field(13, "active groups"),
         "dst": Field(14, "Dst"),
         "dst_base": Field(15, "TOKEN, HIDDEN: word; KEY, VALUE: line; RESIDUAL: address offset"),
-        "dst_stride": Field(16, "per band, in words (TOKEN, HIDDEN) or addresses (RESIDUAL)"),
+        "dst_stride": Field(
+            16, "per band, in words (TOKEN, HIDDEN) or addresses (RESIDUAL); GATHER: below 4096"
+        ),
         "shift": Field(17, "requantisation shift"),
         "pslot": Field(18, "parameter slot"),
         "thr": Field(19, "HIDDEN without GATED: threshold, 1 for ReLU"),

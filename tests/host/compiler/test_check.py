@@ -423,6 +423,20 @@ def test_a_mask_does_not_go_on_beyond_the_pass() -> None:
         check(with_code(program, all_rows | {last: goes_on}), TINY)
 
 
+@pytest.mark.parametrize("stride", ["src_stride", "dst_stride"])
+def test_strides_that_gathered_rows_have_no_bits_for(stride: str) -> None:
+    """The core multiplies by twelve."""
+    package = random_package(
+        np.random.default_rng(0), **NETWORK, pruning=[{"layer": 0, "keep": 1, "threshold": 0}]
+    )
+    program = compile(package, TINY, batch=1)
+    code = enumerate(program.passes[0].instructions)
+    number, one = next((n, one) for n, one in code if one.op is Op.MATMUL and Flag.GATHER in one.flags)
+    wide = replace(one, fields=one.fields | {stride: 4096})
+    with pytest.raises(RowvitError, match="strides with GATHER are below 4096"):
+        check(with_code(program, {number: wide}), TINY)
+
+
 def test_what_cells_hold_is_said() -> None:
     """The first cell that is not right, what it holds, and what it should."""
     values = Values()

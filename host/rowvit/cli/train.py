@@ -104,6 +104,11 @@ def train(
     else:
         network = with_classes(network, len(photos.classes), deviation=0.0)
         say(f"{card.name}: a new head for {len(photos.classes)} classes", ERR)
+        if ours & theirs:
+            say(
+                f"{len(ours & theirs)} are named as its own; --labels keeps its head if all are its classes",
+                ERR,
+            )
     card.classes = list(photos.classes)
     tested = test_set(data, card, measure, names)
     taught = store.load(teacher) if teacher else None

@@ -1,0 +1,31 @@
+#!/bin/bash
+# SPDX-License-Identifier: Apache-2.0
+# Everyday photos with half of the hidden neurons, from the network that comes with rowvit:
+#     PROCESSES=2 bash recipes/everyday/narrow.sh TINY_IMAGENET FOLDER
+# FOLDER is that of run.sh, or another one with its teacher.safetensors.
+. "$(dirname "$0")/../steps.sh"
+layers=1,2,3,4,5,6,7,8,9,10,11
+keep=0.96,0.89,0.82,0.74,0.66,0.58,0.52,0.46,0.40,0.34,0.02
+
+step ours.safetensors rowvit import everyday -o ours.safetensors
+# without its schedule and its thresholds
+step wide.safetensors rowvit prune ours.safetensors --data "$data" --layers 1 --rho 1 --rule none --max-loss 0 \
+    --no-measure -o wide.safetensors
+step narrow.safetensors rowvit narrow wide.safetensors --data "$data" --hidden 384 --photos 1500 --no-measure \
+    -o narrow.safetensors
+train narrow-pruned.safetensors narrow.safetensors narrow.toml --teacher teacher.safetensors
+step narrow-trimmed.safetensors rowvit prune narrow-pruned.safetensors --data "$data" --layers $layers --keep $keep \
+    --rule image --trim --no-measure -o narrow-trimmed.safetensors
+quantise wide-int8.safetensors wide.safetensors
+quantise narrow-int8.safetensors narrow-trimmed.safetensors
+
+score wide wide.safetensors --labels sorted --precision bf16
+score wide-cycles wide-int8.safetensors --labels sorted --photos 16 --cycles 16
+score narrow narrow.safetensors --labels sorted --precision bf16
+score narrow-none narrow-pruned.safetensors --rule none --precision bf16
+score narrow-image narrow-trimmed.safetensors --precision bf16
+score narrow-int8 narrow-int8.safetensors --cycles 16 --jobs "${PROCESSES:-1}"
+printed narrow.md python "$benchmarks/accuracy.py" ${RECORD:+--record everyday-narrow} \
+    "ReLU float=wide.json,wide-cycles.json" "half of the hidden neurons, refit only=narrow.json" \
+    "trained, + token pruning=narrow-none.json" "+ FFN2 rule \`image\`, last FFN on the class token alone=narrow-image.json" \
+    "+ int8=narrow-int8.json"

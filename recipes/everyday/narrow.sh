@@ -20,7 +20,7 @@ quantise wide-int8.safetensors wide.safetensors
 quantise narrow-int8.safetensors narrow-trimmed.safetensors
 
 score wide wide.safetensors --labels sorted --precision bf16
-score wide-cycles wide-int8.safetensors --labels sorted --photos 16 --cycles 16
+score wide-cycles wide-int8.safetensors --labels sorted --photos 16 --cycles 16 --rule none
 score narrow narrow.safetensors --labels sorted --precision bf16
 score narrow-none narrow-trimmed.safetensors --rule none --precision bf16
 score narrow-image narrow-trimmed.safetensors --precision bf16

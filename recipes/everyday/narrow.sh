@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 # Everyday photos with half of the hidden neurons, from the network that comes with rowvit:
 #     PROCESSES=2 bash recipes/everyday/narrow.sh TINY_IMAGENET FOLDER
-# FOLDER is that of run.sh, or another one with its teacher.safetensors.
+# FOLDER is that of run.sh, or another one with its teacher.safetensors. What it gives at the end,
+# narrow-everyday.safetensors, is narrow.safetensors beside this file.
 . "$(dirname "$0")/../steps.sh"
 layers=1,2,3,4,5,6,7,8,9,10,11
 keep=0.97,0.91,0.84,0.76,0.67,0.60,0.53,0.47,0.41,0.35,0.02  # a little more than in the training
@@ -29,3 +30,10 @@ printed narrow.md python "$benchmarks/accuracy.py" ${RECORD:+--record everyday-n
     "ReLU float=wide.json,wide-cycles.json" "half of the hidden neurons, refit only=narrow.json" \
     "trained, tokens pruned, last FFN on the class token alone=narrow-none.json" "+ FFN2 rule \`image\`=narrow-image.json" \
     "+ int8=narrow-int8.json"
+
+step narrow-named.safetensors rowvit import narrow-trimmed.safetensors --class-names "$recipes/names.txt" \
+    -o narrow-named.safetensors
+step narrow-whole.safetensors rowvit quantise narrow-named.safetensors --data "$data" --labels sorted --no-measure \
+    -o narrow-whole.safetensors
+step narrow-everyday.safetensors rowvit teach "$data" --from narrow-whole.safetensors --same-head --labels sorted \
+    --views 1 --photos 6000 -o narrow-everyday.safetensors

@@ -3,6 +3,7 @@
 # The control of run.sh: its first pruned network, of as many epochs, taught by `first` instead of the ViT-S/14.
 #     bash recipes/cifar10-deit-t/control.sh CIFAR FOLDER START
 # FOLDER may be run.sh's: what the two have in common is made once.
+# START is timm:deit_tiny_patch16_224, or a state dict, as there.
 [ $# = 3 ] || { echo "usage: $0 DATA FOLDER START" >&2; exit 2; }
 . "$(dirname "$0")/../steps.sh"
 layers=1,2,3,4,5,6,7,8,9,10,11

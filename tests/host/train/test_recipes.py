@@ -22,19 +22,28 @@ pytest.importorskip("timm")
 from rowvit.cli import app
 
 RECIPES = Path(__file__).resolve().parents[3] / "recipes"
-SCRIPTS = sorted(RECIPES.glob("*/run.sh"))
+SCRIPTS = [
+    pytest.param(path, id=f"{path.parent.name}/{path.name}") for path in sorted(RECIPES.glob("*/*.sh"))
+]
 
 
-@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.parent.name)
-def test_usage_and_recipes(script: Path) -> None:
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_usage(script: Path) -> None:
     done = subprocess.run(["bash", script], capture_output=True, text=True, timeout=HANG)
     assert done.returncode == 2
     assert "DATA FOLDER" in done.stderr
-    text = script.read_text()
+
+
+@pytest.mark.parametrize(
+    "folder", sorted({path.parent for path in RECIPES.glob("*/*.sh")}), ids=lambda path: path.name
+)
+def test_recipes(folder: Path) -> None:
+    """All are of a script."""
+    text = "".join(path.read_text() for path in folder.glob("*.sh"))
     named = set(re.findall(r"\w[\w.-]*\.toml", text))
     if re.search(r"^chain ", text, re.MULTILINE):
         named |= {"relu.toml", "prune.toml", "int8.toml"}
-    assert named == {path.name for path in script.parent.glob("*.toml")}
+    assert named == {path.name for path in folder.glob("*.toml")}
 
 
 #: in place of the commands: says what it was called with, and makes what it would write
@@ -47,7 +56,7 @@ done
 """
 
 
-@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.parent.name)
+@pytest.mark.parametrize("script", SCRIPTS)
 def test_every_line(script: Path, tmp_path: Path) -> None:
     """All commands have the options that they are given; networks of timm are imported by them."""
     bin = tmp_path / "bin"
@@ -58,7 +67,7 @@ def test_every_line(script: Path, tmp_path: Path) -> None:
     (tmp_path / "data").touch()
     (tmp_path / "teachers").mkdir()
     (tmp_path / "teachers" / "first.safetensors").touch()
-    usage = re.search(r"run\.sh \S+ FOLDER(.*)", script.read_text())
+    usage = re.search(rf"{script.name} \S+ FOLDER(.*)", script.read_text())
     assert usage
     for word in usage[1].split():
         (tmp_path / word).touch()

@@ -20,8 +20,9 @@ from rowvit.sim.tools import run, variables
 
 #: in this order: Clang compiles faster than GCC, and what it makes is faster
 COMMANDS = ("clang++", "g++", "c++")
-#: GCC only: on functions of 10,000 statements, this pass takes most of the time, and makes nothing faster
-WITHOUT = ("-fno-tree-pre", "-fno-code-hoisting")
+#: GCC only: on functions of 10,000 statements, the first two passes take most of the time, and make nothing
+#: faster; with AVX-512, the third (seen in GCC 12.4) loads 64 bytes as aligned from where they are not
+WITHOUT = ("-fno-tree-pre", "-fno-code-hoisting", "-fno-tree-slp-vectorize")
 #: what compilers call "for this processor"; some have neither
 NATIVE = (("-march=native",), ("-mcpu=native",), ())
 ADVICE = "install one (Debian, Ubuntu: sudo apt-get install -y g++; without root: pip install ziglang)"

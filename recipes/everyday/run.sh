@@ -21,7 +21,8 @@ train fewer.safetensors relu.safetensors prune.toml --teacher teacher.safetensor
 train pruned.safetensors fewer.safetensors further.toml --teacher teacher.safetensors
 table $layers --precision bf16
 
-# What comes with rowvit keeps more tokens, and is not trained with pruning: by a schedule that is searched.
+# wide.safetensors beside this file, from which narrow.sh goes on, keeps more tokens, and is not trained with pruning:
+# by a schedule that is searched.
 step searched.safetensors rowvit prune relu.safetensors --data "$data" --macs-saved 45 --trim --no-measure \
     -o searched.safetensors
 step named.safetensors rowvit import searched.safetensors --class-names "$recipes/names.txt" \
@@ -30,8 +31,8 @@ step named.safetensors rowvit import searched.safetensors --class-names "$recipe
  taught by a DeiT-Tiny (MIT, from ImageNet) that was fine-tuned on them; small things and other classes it cannot know" \
     -o named.safetensors
 step whole.safetensors rowvit quantise named.safetensors --data "$data" --labels sorted --jobs 2 -o whole.safetensors
-step everyday.safetensors rowvit teach "$data" --from whole.safetensors --same-head --labels sorted --views 1 \
-    --photos 6000 -o everyday.safetensors
-score everyday everyday.safetensors --labels sorted --cycles 16
-printed everyday.md python "$benchmarks/accuracy.py" ${RECORD:+--record "everyday${SEED:+-seed-$SEED}"} "ReLU float=relu.json,relu-cycles.json" \
-    "searched, int8=everyday.json"
+step searched-int8.safetensors rowvit teach "$data" --from whole.safetensors --same-head --labels sorted --views 1 \
+    --photos 6000 -o searched-int8.safetensors
+score searched-int8 searched-int8.safetensors --labels sorted --cycles 16
+printed searched-int8.md python "$benchmarks/accuracy.py" ${RECORD:+--record "everyday${SEED:+-seed-$SEED}"} "ReLU float=relu.json,relu-cycles.json" \
+    "searched, int8=searched-int8.json"

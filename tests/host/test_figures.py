@@ -187,7 +187,7 @@ def test_commands_run_again(docs: Docs) -> None:
 
 @pytest.mark.parametrize(
     ("name", "file", "record"),
-    [("sign-digits", "demo", "int8"), ("everyday", "everyday", "searched, int8")],
+    [("sign-digits", "demo", "int8"), ("everyday", "everyday-narrow", "as it comes with rowvit")],
 )
 def test_cards_of_networks_say_what_was_measured(name: str, file: str, record: str) -> None:
     """What ``rowvit info`` shows of those that come with rowvit."""

@@ -179,9 +179,7 @@ def _sums(mlp: Mlp, hidden: Tensor, stream: Tensor, chunk: int) -> Iterator[Tens
     """What FFN2 adds to the residual stream chunk by chunk, and every sum (docs/numerics.md, section 3): all
     have to fit, not the last one alone.
     """
-    if mlp.threshold > 0:
-        hidden = torch.where(hidden < mlp.threshold, 0.0, hidden)
-    parts = zip(hidden.split(chunk, dim=-1), mlp.fc2.weight.split(chunk, dim=1), strict=True)
+    parts = zip(mlp.passed(hidden).split(chunk, dim=-1), mlp.fc2.weight.split(chunk, dim=1), strict=True)
     for number, (part, weight) in enumerate(parts):
         added = functional.linear(part, weight, None if number else mlp.fc2.bias)
         stream = stream + added

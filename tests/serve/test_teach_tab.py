@@ -333,7 +333,14 @@ def test_names_that_are_exchanged(tab, signs, there):
     tab.locator("#teach-wrong").get_by_text("There is a class class 2 already").wait_for()
     wanted[0].continue_()
     until_true(tab, SETTLED)
-    name(tab, "class 1", "class 2")
+
+    def called() -> bool:
+        """Once the server has told the page that the name is no other class's any more."""
+        first.fill("class 2")
+        first.press("Tab")
+        return tab.locator("#classes .record").first.get_attribute("aria-label").endswith("class 2")
+
+    until(called)
     (lesson,) = signs.service.lessons._lessons.values()
     until(
         lambda: (

@@ -523,6 +523,26 @@ def test_forgotten_while_it_learns(tab, signs, go):
     assert tab.locator("#classes .count").all_inner_texts() == ["0 photos", "0 photos"]
 
 
+def test_forgotten_before_it_learns(tab, signs):
+    """While the page asks which photos the server has: they are not those of the classes that come after."""
+    add_files(tab, "class 1", 0)
+    add_files(tab, "class 2", 5)
+    held = []
+    tab.route(
+        re.compile(r"/lessons/[^/]+$"),
+        lambda route: held.append(route) if route.request.method == "GET" else route.continue_(),
+    )
+    tab.get_by_role("button", name="Learn", exact=True).click()
+    until(lambda: tab.wait_for_timeout(20) or held)
+    (answer,) = [route.fetch() for route in held]
+    tab.get_by_role("button", name="Forget everything").click()
+    until(lambda: not signs.service.lessons._lessons)
+    held[0].fulfill(response=answer)
+    until_true(tab, "() => document.getElementById('teach-state').ariaBusy === 'false'")
+    assert tab.locator("#findings").is_hidden() and tab.locator("#teach-wrong").is_hidden()
+    assert tab.locator("#classes .count").all_inner_texts() == ["0 photos", "0 photos"]
+
+
 def test_an_answer_after_all_was_forgotten(tab, signs):
     """Of a frame that was on its way: there is none."""
     add_files(tab, "class 1", 0)
@@ -614,6 +634,7 @@ def test_pictures_that_are_not_wanted_any_more(tab):
     tab.route(re.compile(r"/photos\?class="), lambda route: held.append(route))
     card(tab, "class 2").locator(".files").set_input_files(photo_files(5, 10))
     until_true(tab, "() => alive.size === 10")
+    until(lambda: tab.wait_for_timeout(20) or len(held) == 4)
     tab.get_by_role("button", name="Remove class 2").click()
     until_true(tab, "() => alive.size === 4")  # those that are being sent
     for route in held:

@@ -257,7 +257,9 @@ async function absent(error) {
 
 // Photos whose answers were lost count, where their class is still on the page; others go.
 async function reconcile(address) {
-  for (const { label, photos } of (await tell("GET", address)).classes) {
+  const mine = lesson, { classes } = await tell("GET", address);
+  if (lesson !== mine) return; // its photos have been forgotten meanwhile
+  for (const { label, photos } of classes) {
     const card = cards.find((one) => one.label === label);
     if (!card) await tell("DELETE", `${address}/photos?class=${encoded(label)}`);
     else if (photos > card.total) {

@@ -41,7 +41,10 @@ def features(
         ),
     ] = None,
     dense: Annotated[
-        bool, typer.Option("--dense", help="Drop no tokens: every patch has its own, for more cycles.")
+        bool,
+        typer.Option(
+            "--dense", help="Drop no tokens: a package with all tokens has every patch's, for more cycles."
+        ),
     ] = False,
     target: opt.AnswersOption,
     config: opt.ConfigOption = opt.DEFAULT_CONFIG,

@@ -93,7 +93,7 @@ def import_(
         Path | None,
         Option(
             metavar="FILE",
-            help="CLIP's folder: a text file with a prompt per line; they are the classes.",
+            help="Folder with CLIP or SigLIP: a text file with a prompt per line; they are the classes.",
         ),
     ] = None,
     licence: Annotated[str | None, Option(metavar="TEXT", help="For the model card.")] = None,

@@ -135,6 +135,20 @@ table() {
     printed table.md python "$benchmarks/accuracy.py" ${RECORD:+--record "$name"} "${rows[@]}"
 }
 
+# narrowed RECORD ROW...: narrow.md, below the ROWs those of narrow (scored before), narrow-trimmed and
+# narrow-int8.safetensors
+narrowed() {
+    local record=$1
+    shift
+    score narrow-none narrow-trimmed.safetensors --rule none --precision bf16
+    score narrow-image narrow-trimmed.safetensors --precision bf16
+    score narrow-int8 narrow-int8.safetensors --cycles 16 --jobs "${PROCESSES:-1}"
+    printed narrow.md python "$benchmarks/accuracy.py" ${RECORD:+--record "$record"} "$@" \
+        "half of the hidden neurons, refit only=narrow.json" \
+        "trained, tokens pruned, last FFN on the class token alone=narrow-none.json" \
+        "+ FFN2 rule \`image\`=narrow-image.json" "+ int8=narrow-int8.json"
+}
+
 # curve LAYERS [OPTION...]: rows of other schedules of pruned.safetensors, int8, without further training:
 # rho-RHO.json, for benchmarks/curve.py; the options are those of rowvit eval for packages
 curve() {

@@ -4,6 +4,7 @@
 # (and compared with gelu.safetensors, if it is there):
 #     PROCESSES=2 bash recipes/cifar10-vit-s14/narrow.sh CIFAR FOLDER
 . "$(dirname "$0")/../steps.sh"
+trim=--trim
 smooth="--smooth 0.5"
 layers=1,2,3,4,5,6,7,8,9,10,11
 keep=1.0,0.95,0.89,0.81,0.72,0.65,0.57,0.51,0.45,0.39,0.02  # as many more than in the training as the goal leaves
@@ -12,8 +13,7 @@ step narrow.safetensors rowvit narrow refit.safetensors --data "$data" --hidden 
     -o narrow.safetensors
 step narrow-calm.safetensors python "$recipes/calm.py" narrow.safetensors -o narrow-calm.safetensors
 train narrow-pruned.safetensors narrow-calm.safetensors narrow.toml --teacher first.safetensors
-step narrow-trimmed.safetensors rowvit prune narrow-pruned.safetensors --data "$data" --layers $layers --keep $keep \
-    --rule image --trim --max-loss 0 --no-measure -o narrow-trimmed.safetensors
+prune narrow-trimmed.safetensors narrow-pruned.safetensors $layers --keep $keep --max-loss 0
 quantise narrow-int8.safetensors narrow-trimmed.safetensors
 
 rows=()
@@ -23,10 +23,4 @@ if [ -e gelu.safetensors ]; then
 fi
 score first first.safetensors --precision bf16
 score narrow narrow.safetensors --precision bf16
-score narrow-none narrow-trimmed.safetensors --rule none --precision bf16
-score narrow-image narrow-trimmed.safetensors --precision bf16
-score narrow-int8 narrow-int8.safetensors --cycles 16 --jobs "${PROCESSES:-1}"
-printed narrow.md python "$benchmarks/accuracy.py" ${RECORD:+--record cifar10-vit-s14-narrow} "${rows[@]}" \
-    "GELU float, 3.4 epochs=first.json" "half of the hidden neurons, refit only=narrow.json" \
-    "trained, tokens pruned, last FFN on the class token alone=narrow-none.json" "+ FFN2 rule \`image\`=narrow-image.json" \
-    "+ int8=narrow-int8.json"
+narrowed cifar10-vit-s14-narrow "${rows[@]}" "GELU float, 3.4 epochs=first.json"

@@ -5,6 +5,7 @@
 # FOLDER is that of run.sh, or another one with its teacher.safetensors. What it gives at the end,
 # everyday.safetensors, comes with rowvit.
 . "$(dirname "$0")/../steps.sh"
+trim=--trim
 layers=1,2,3,4,5,6,7,8,9,10,11
 keep=0.97,0.91,0.84,0.76,0.67,0.60,0.53,0.47,0.41,0.35,0.02  # a little more than in the training
 
@@ -15,21 +16,14 @@ step wide.safetensors rowvit prune ours.safetensors --data "$data" --layers 1 --
 step narrow.safetensors rowvit narrow wide.safetensors --data "$data" --hidden 384 --photos 1500 --no-measure \
     -o narrow.safetensors
 train narrow-pruned.safetensors narrow.safetensors narrow.toml --teacher teacher.safetensors
-step narrow-trimmed.safetensors rowvit prune narrow-pruned.safetensors --data "$data" --layers $layers --keep $keep \
-    --rule image --trim --max-loss 0 --no-measure -o narrow-trimmed.safetensors
+prune narrow-trimmed.safetensors narrow-pruned.safetensors $layers --keep $keep --max-loss 0
 quantise wide-int8.safetensors wide.safetensors
 quantise narrow-int8.safetensors narrow-trimmed.safetensors
 
 score wide wide.safetensors --labels sorted --precision bf16
 score wide-cycles wide-int8.safetensors --labels sorted --photos 16 --cycles 16 --rule none
 score narrow narrow.safetensors --labels sorted --precision bf16
-score narrow-none narrow-trimmed.safetensors --rule none --precision bf16
-score narrow-image narrow-trimmed.safetensors --precision bf16
-score narrow-int8 narrow-int8.safetensors --cycles 16 --jobs "${PROCESSES:-1}"
-printed narrow.md python "$benchmarks/accuracy.py" ${RECORD:+--record everyday-narrow} \
-    "ReLU float=wide.json,wide-cycles.json" "half of the hidden neurons, refit only=narrow.json" \
-    "trained, tokens pruned, last FFN on the class token alone=narrow-none.json" "+ FFN2 rule \`image\`=narrow-image.json" \
-    "+ int8=narrow-int8.json"
+narrowed everyday-narrow "ReLU float=wide.json,wide-cycles.json"
 
 step narrow-named.safetensors rowvit import narrow-trimmed.safetensors --class-names "$recipes/names.txt" \
     -o narrow-named.safetensors
